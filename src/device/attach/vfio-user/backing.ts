@@ -1,0 +1,65 @@
+/**
+ * The files behind guest memory: each is mapped once, however often the VMM sends its descriptor.
+ *
+ * Called by the DMA table. QEMU takes the biggest region away and brings it back several times while a guest boots, and
+ * a new view of it would cost the garbage collector milliseconds each time: a file that nobody uses stays mapped a while.
+ */
+
+import { SharedMapping, type FileFacts } from '../../../ffi/mmap.ts'
+
+/** How long a file may be unused before its memory goes back; long enough for a reboot of the guest's firmware. */
+const IDLE_MS = 10_000
+
+export class Backing {
+  readonly mapping: SharedMapping
+  users = 0
+  timer: NodeJS.Timeout | undefined
+
+  constructor(mapping: SharedMapping) {
+    this.mapping = mapping
+  }
+}
+
+export class Backings {
+  readonly #files = new Map<string, Backing>()
+  readonly #idleMs: number
+
+  constructor(idleMs: number = IDLE_MS) {
+    this.#idleMs = idleMs
+  }
+
+  get count(): number {
+    return this.#files.size
+  }
+
+  /** The mapping of the file behind `fd`, which stays the caller's. Throws VmchannelError. Give it back by `release`. */
+  acquire(fd: number, facts: FileFacts): Backing {
+    const key = `${facts.identity}:${facts.writable}:${facts.size}`
+    let backing = this.#files.get(key)
+    if (!backing) {
+      backing = new Backing(new SharedMapping(fd, facts.size, facts.writable))
+      this.#files.set(key, backing)
+    }
+    clearTimeout(backing.timer)
+    backing.users++
+    backing.timer = undefined
+    return backing
+  }
+
+  release(backing: Backing): void {
+    if (--backing.users > 0) return
+    backing.timer = setTimeout(() => this.#drop(backing), this.#idleMs)
+    backing.timer.unref()
+  }
+
+  /** Drops all memory at once. */
+  close(): void {
+    for (const backing of this.#files.values()) this.#drop(backing)
+  }
+
+  #drop(backing: Backing): void {
+    clearTimeout(backing.timer)
+    backing.mapping.drop()
+    for (const [key, value] of this.#files) if (value === backing) this.#files.delete(key)
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * DMA_MAP and DMA_UNMAP: what the guest's addresses mean. Called by the session; fills GuestMemory.
+ *
+ * Mapping and unmapping are edits of a table; the memory itself is mapped once per file (see backing.ts). Memory that
+ * comes without a descriptor is remembered too: the device cannot reach it, and somebody will ask why.
+ */
+
+import { describeError } from '../../../errors.ts'
+import { inspectFile } from '../../../ffi/mmap.ts'
+import type { Log } from '../../../log.ts'
+import { hex, type GuestMemory } from '../../../mem/guest-memory.ts'
+import { Backings, type Backing } from './backing.ts'
+import {
+  DMA_FLAG,
+  DMA_MAP,
+  DMA_UNMAP,
+  ERRNO,
+  getU64,
+  HEADER_SIZE,
+  setU64,
+  UNMAP_ALL,
+  type Message,
+  type Reply,
+} from './wire.ts'
+
+/** QEMU's own limit (max_dma_maps). */
+const MAX_MAPS = 65535
+const PAGE = 4096
+
+/** Guest memory that the VMM keeps for itself. */
+export interface UnsharedMemory {
+  address: number
+  size: number
+}
+
+interface Entry {
+  readonly iova: number
+  readonly size: number
+  readonly flags: number
+  readonly offset: number
+  /** The file; undefined for memory that is not shared. */
+  readonly identity: string | undefined
+  readonly backing: Backing | undefined
+}
+
+export class DmaTable {
+  readonly #memory: GuestMemory
+  readonly #log: Log
+  readonly #backings = new Backings()
+  /** Sorted by iova, never overlapping. */
+  readonly #entries: Entry[] = []
+  #warnedUnsealed = false
+
+  constructor(memory: GuestMemory, log: Log) {
+    this.#memory = memory
+    this.#log = log
+  }
+
+  get count(): number {
+    return this.#entries.length
+  }
+
+  /** DMA_MAP: 0, or -errno. */
+  map(message: Message): number {
+    const { view, at, len, fds } = message
+    if (len !== DMA_MAP.size || view.getUint32(at + DMA_MAP.argsz, true) < DMA_MAP.size) return -ERRNO.EINVAL
+    const flags = view.getUint32(at + DMA_MAP.flags, true) & (DMA_FLAG.READ | DMA_FLAG.WRITE)
+    const offset = getU64(view, at + DMA_MAP.offset)
+    const iova = getU64(view, at + DMA_MAP.iova)
+    const size = getU64(view, at + DMA_MAP.len)
+    if (flags === 0 || fds.length > 1 || !(size > 0)) return -ERRNO.EINVAL
+    if (!(iova + size <= Number.MAX_SAFE_INTEGER && offset + size <= Number.MAX_SAFE_INTEGER)) return -ERRNO.EINVAL
+    if (iova % PAGE !== 0 || size % PAGE !== 0 || offset % PAGE !== 0) return -ERRNO.EINVAL
+    const fd = fds[0]
+    return fd === undefined ? this.#mapUnshared(iova, size, flags) : this.#mapFile(fd, offset, iova, size, flags)
+  }
+
+  /** DMA_UNMAP: the length of the reply, or -errno. */
+  unmap(message: Message, reply: Reply): number {
+    const { view, at, len } = message
+    if (len < DMA_UNMAP.size || view.getUint32(at + DMA_UNMAP.argsz, true) < DMA_UNMAP.size) return -ERRNO.EINVAL
+    const flags = view.getUint32(at + DMA_UNMAP.flags, true)
+    const iova = getU64(view, at + DMA_UNMAP.iova)
+    const size = getU64(view, at + DMA_UNMAP.len)
+    if (flags === UNMAP_ALL) {
+      if (iova !== 0 || size !== 0) return -ERRNO.EINVAL
+      this.#removeAll()
+    } else {
+      if (flags !== 0) return -ERRNO.EINVAL
+      const index = this.#indexFrom(iova)
+      const entry = this.#entries[index]
+      if (!entry || entry.iova !== iova || entry.size !== size) return -ERRNO.ENOENT
+      this.#entries.splice(index, 1)
+      this.#remove(entry)
+    }
+    reply.view.setUint32(HEADER_SIZE + DMA_UNMAP.argsz, DMA_UNMAP.size, true)
+    reply.view.setUint32(HEADER_SIZE + DMA_UNMAP.flags, flags, true)
+    setU64(reply.view, HEADER_SIZE + DMA_UNMAP.iova, iova)
+    setU64(reply.view, HEADER_SIZE + DMA_UNMAP.len, size)
+    return DMA_UNMAP.size
+  }
+
+  /** The unshared memory at `address`, where it is that. */
+  unsharedAt(address: number): UnsharedMemory | undefined {
+    const entry = this.#entries[this.#indexFrom(address + 1) - 1]
+    if (!entry || entry.backing || address >= entry.iova + entry.size) return undefined
+    return { address: entry.iova, size: entry.size }
+  }
+
+  /**
+   * The largest writable memory that is not shared, where nothing writable is shared at all: the VMM was started
+   * without shared guest memory. (Video memory and the like is never shared and does not count beside shared RAM.)
+   */
+  nothingShared(): UnsharedMemory | undefined {
+    const writable = this.#entries.filter((e) => (e.flags & DMA_FLAG.WRITE) !== 0)
+    if (writable.length === 0 || writable.some((e) => e.backing)) return undefined
+    const { iova, size } = writable.reduce((a, b) => (b.size > a.size ? b : a))
+    return { address: iova, size }
+  }
+
+  /** Forgets everything and lets go of all guest memory. */
+  close(): void {
+    this.#removeAll()
+    this.#backings.close()
+  }
+
+  #mapUnshared(iova: number, size: number, flags: number): number {
+    const entry = { iova, size, flags, offset: 0, identity: undefined, backing: undefined }
+    return this.#has(entry) ? 0 : this.#insert(entry)
+  }
+
+  #mapFile(fd: number, offset: number, iova: number, size: number, flags: number): number {
+    const facts = inspectFile(fd)
+    if (!facts?.regular) return this.#refuse(iova, size, 'what came with it is not a file')
+    if (facts.size < offset + size) return this.#refuse(iova, size, `its file has only ${facts.size} bytes`)
+    if (!facts.writable && (flags & DMA_FLAG.WRITE) !== 0) return this.#refuse(iova, size, 'its file is read-only')
+    if (!facts.sealed && !this.#warnedUnsealed) {
+      this.#warnedUnsealed = true
+      this.#log.debug('guest memory is a file that could be truncated; memory-backend-memfd is sealed against that')
+    }
+    if (this.#has({ iova, size, flags, offset, identity: facts.identity })) return 0
+    let backing: Backing
+    try {
+      backing = this.#backings.acquire(fd, facts)
+    } catch (error) {
+      this.#log.error(describeError(error))
+      return -ERRNO.ENOMEM
+    }
+    const entry = { iova, size, flags, offset, identity: facts.identity, backing }
+    const result = this.#insert(entry)
+    if (result < 0) this.#backings.release(backing)
+    else this.#addRegions(entry)
+    return result
+  }
+
+  #refuse(iova: number, size: number, why: string): number {
+    this.#log.warn(`guest memory at ${hex(iova)} of ${size} bytes refused: ${why}`)
+    return -ERRNO.EINVAL
+  }
+
+  /** Whether the very same mapping is there already: saying it twice is allowed. */
+  #has(wanted: Omit<Entry, 'backing'>): boolean {
+    const known = this.#entries[this.#indexFrom(wanted.iova)]
+    if (known?.iova !== wanted.iova || known.size !== wanted.size || known.flags !== wanted.flags) return false
+    return known.identity === wanted.identity && known.offset === wanted.offset
+  }
+
+  #insert(entry: Entry): number {
+    const index = this.#indexFrom(entry.iova)
+    const before = this.#entries[index - 1]
+    const after = this.#entries[index]
+    if ((before && before.iova + before.size > entry.iova) || (after && entry.iova + entry.size > after.iova))
+      return -ERRNO.EEXIST
+    if (this.#entries.length >= MAX_MAPS) return -ERRNO.ENOSPC
+    this.#entries.splice(index, 0, entry)
+    return 0
+  }
+
+  #addRegions({ iova, size, flags, offset, backing }: Entry & { backing: Backing }): void {
+    const writable = (flags & DMA_FLAG.WRITE) !== 0
+    for (const piece of backing.mapping.pieces(offset, size)) {
+      const base = iova + piece.offset - offset
+      this.#memory.add({ base, size: piece.size, bytes: piece.bytes, address: piece.address, writable })
+    }
+  }
+
+  #remove(entry: Entry): void {
+    if (!entry.backing) return
+    this.#memory.remove(entry.iova, entry.size)
+    this.#backings.release(entry.backing)
+  }
+
+  #removeAll(): void {
+    const entries = this.#entries.splice(0)
+    this.#memory.clear()
+    for (const entry of entries) if (entry.backing) this.#backings.release(entry.backing)
+  }
+
+  /** Index of the first entry at or above `iova`. */
+  #indexFrom(iova: number): number {
+    let low = 0
+    let high = this.#entries.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (this.#entries[middle]!.iova < iova) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+}

@@ -1,0 +1,148 @@
+/**
+ * The vfio-user server: waits at a path for a VMM and lends it a PCI function, one VMM at a time, for ever.
+ *
+ * Called by the device process, one server per VM. Follows what QEMU 10.1 to 11.1 really sends.
+ */
+
+import { describeError } from '../../../errors.ts'
+import { closeFd } from '../../../ffi/libc.ts'
+import { Watch } from '../../../ffi/poll.ts'
+import { listenUnix } from '../../../ffi/unix-listen.ts'
+import type { Log } from '../../../log.ts'
+import type { GuestMemory } from '../../../mem/guest-memory.ts'
+import type { PciFunction } from '../../pci/function.ts'
+import type { Coherency } from './coherency.ts'
+import type { UnsharedMemory } from './dma.ts'
+import { Session, type SessionCounters } from './session.ts'
+
+export interface VfioUserOptions {
+  /** Path of the socket that the VMM connects to. */
+  path: string
+  /** Filled with the guest's memory while a VMM is attached; empty otherwise. Belongs to the server. */
+  memory: GuestMemory
+  function: PciFunction
+  log: Log
+  onAttach?(): void
+  /** The VMM is gone; the function is reset and the memory empty. */
+  onDetach?(reason: string): void
+  /** The VMM shares no memory with us: the device cannot work. Told once per VMM, before the guest runs. */
+  onUnshared?(memory: UnsharedMemory): void
+}
+
+export interface VfioUserServer {
+  readonly path: string
+  readonly attached: boolean
+  /** Of the VMM that is attached. */
+  readonly counters: Readonly<SessionCounters> | undefined
+  /**
+   * Compares a piece of guest memory through the VMM with the same piece through our mapping: 'different' means that
+   * the VMM keeps the guest's writes to itself (`share=off`). Needs the bus master bit. Choose memory that is not zero.
+   */
+  checkCoherent(address: number, len: number): Promise<Coherency>
+  /** The memory at `address`, where the VMM has it and does not share it. */
+  unsharedAt(address: number): UnsharedMemory | undefined
+  /** Hangs up, stops listening, removes the socket. */
+  close(): void
+}
+
+/** What helps against unshared memory; for the log line that `onUnshared` is for. */
+export const UNSHARED_HINT =
+  'give the machine shared memory: -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem'
+
+/** Listens for a VMM. Rejects with VmchannelError. */
+// oxlint-disable-next-line require-await -- rejecting is the contract, whatever listening takes
+export async function listenVfioUser(options: VfioUserOptions): Promise<VfioUserServer> {
+  return new Server(options)
+}
+
+class Server implements VfioUserServer {
+  readonly #options: VfioUserOptions
+  readonly #listener: ReturnType<typeof listenUnix>
+  readonly #watch: Watch
+  #session: Session | undefined
+  #closed = false
+
+  constructor(options: VfioUserOptions) {
+    this.#options = options
+    this.#listener = listenUnix(options.path)
+    this.#watch = new Watch(this.#listener.fd, () => this.#accept())
+    this.#watch.want(true, false)
+  }
+
+  get path(): string {
+    return this.#options.path
+  }
+
+  get attached(): boolean {
+    return this.#session?.attached ?? false
+  }
+
+  get counters(): Readonly<SessionCounters> | undefined {
+    return this.attached ? this.#session?.counters : undefined
+  }
+
+  checkCoherent(address: number, len: number): Promise<Coherency> {
+    return this.#session?.checkCoherent(address, len) ?? Promise.resolve('unknown')
+  }
+
+  unsharedAt(address: number): UnsharedMemory | undefined {
+    return this.#session?.unsharedAt(address)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#watch.close()
+    this.#listener.close()
+    this.#session?.end('the device was closed')
+  }
+
+  #accept(): void {
+    const { log, path } = this.#options
+    let fd: number | undefined
+    try {
+      fd = this.#listener.accept()
+    } catch (error) {
+      // Out of descriptors, most likely: try again later instead of spinning on a socket that stays readable.
+      log.error(describeError(error))
+      this.#watch.want(false, false)
+      setTimeout(() => !this.#closed && this.#watch.want(true, false), 1000).unref()
+      return
+    }
+    if (fd === undefined) return
+    if (!this.#session) return this.#start(fd)
+    closeFd(fd)
+    log.warn(`${path}: a second VMM was refused, one is connected`)
+  }
+
+  #start(fd: number): void {
+    const { log, path, memory } = this.#options
+    const session = new Session(fd, {
+      memory,
+      pci: this.#options.function,
+      log,
+      attached: () => {
+        log.info(`${path}: VMM attached`)
+        this.#tell('onAttach', () => this.#options.onAttach?.())
+      },
+      unshared: (found) => this.#tell('onUnshared', () => this.#options.onUnshared?.(found)),
+      ended: (reason) => {
+        this.#session = undefined
+        if (session.attached) {
+          log.info(`${path}: VMM detached: ${reason}`)
+          this.#tell('onDetach', () => this.#options.onDetach?.(reason))
+        } else log.debug(`${path}: a connection ended before it was a VMM's: ${reason}`)
+      },
+    })
+    this.#session = session
+  }
+
+  /** Our caller's mistakes are not the VMM's problem. */
+  #tell(what: string, callback: () => void): void {
+    try {
+      callback()
+    } catch (error) {
+      this.#options.log.error(`${what}: ${describeError(error)}`)
+    }
+  }
+}

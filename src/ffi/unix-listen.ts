@@ -1,0 +1,162 @@
+/**
+ * Path sockets (AF_UNIX, stream) without a library in between: who needs descriptors over a socket needs the bare fd.
+ *
+ * Called by the vfio-user server. The socket is for its owner only (mode 0600); the socket of a process that died is
+ * taken over, the one of a living process never is.
+ */
+
+import { chmodSync, lstatSync, unlinkSync, type BigIntStats } from 'node:fs'
+import { dirname } from 'node:path'
+import { VmchannelError, type ErrorCode } from '../errors.ts'
+import {
+  closeFd,
+  declare,
+  EADDRINUSE,
+  EAGAIN,
+  ECONNREFUSED,
+  EINTR,
+  ENOENT,
+  errno,
+  errnoName,
+  systemError,
+} from './libc.ts'
+
+const socketFunction = declare('int socket(int domain, int type, int protocol)')
+const bindFunction = declare('int bind(int fd, void *address, unsigned int len)')
+const listenFunction = declare('int listen(int fd, int backlog)')
+const connectFunction = declare('int connect(int fd, void *address, unsigned int len)')
+const acceptFunction = declare('int accept4(int fd, void *address, void *len, int flags)')
+
+const AF_UNIX = 1
+const SOCK_STREAM = 1
+const SOCK_NONBLOCK = 0o4000
+const SOCK_CLOEXEC = 0o2000000
+const ADDRESS_SIZE = 110
+/** Bytes a path may have: sun_path without its closing NUL. */
+export const UNIX_PATH_MAX = 107
+
+export interface UnixListener {
+  readonly fd: number
+  readonly path: string
+  /** A connection, non-blocking and close-on-exec; undefined where none is waiting. */
+  accept(): number | undefined
+  /** Closes, and removes the path if it is still ours. Stop watching `fd` before. */
+  close(): void
+}
+
+/** Listens at `path`. Throws VmchannelError. */
+export function listenUnix(path: string, backlog = 8): UnixListener {
+  const address = unixAddress(path)
+  const fd = openSocket(path)
+  try {
+    if (bindFunction(fd, address, ADDRESS_SIZE) === -1) {
+      if (errno() !== EADDRINUSE) throw bindError(path, errno())
+      removeStale(path)
+      if (bindFunction(fd, address, ADDRESS_SIZE) === -1) throw bindError(path, errno())
+    }
+    // Nobody can connect before listen(), so there is no moment at which others get in.
+    chmodSync(path, 0o600)
+    if (listenFunction(fd, backlog) === -1) throw systemError('listen', path)
+    const own = lstatSync(path, { bigint: true })
+    return { fd, path, accept: () => acceptOne(fd, path), close: () => closeListener(fd, path, own) }
+  } catch (error) {
+    closeFd(fd)
+    throw error
+  }
+}
+
+/** Connects to `path`; returns the fd, non-blocking and close-on-exec. Throws VmchannelError. */
+export function connectUnix(path: string): number {
+  const fd = openSocket(path)
+  if (connectFunction(fd, unixAddress(path), ADDRESS_SIZE) === 0) return fd
+  const error = systemError('connect', path, errno() === ENOENT ? 'ERR_VMCHANNEL_NOT_FOUND' : 'ERR_VMCHANNEL_CLOSED')
+  closeFd(fd)
+  throw error
+}
+
+function unixAddress(path: string): Uint8Array {
+  const name = new TextEncoder().encode(path)
+  if (name.length === 0 || name.includes(0)) throw usage(`socket path ${JSON.stringify(path)} is not a path`)
+  if (name.length > UNIX_PATH_MAX)
+    throw usage(
+      `socket path ${path} has ${name.length} bytes, a unix socket takes at most ${UNIX_PATH_MAX}`,
+      'use a shorter directory, e.g. one below /run or /tmp',
+    )
+  const address = new Uint8Array(new ArrayBuffer(128))
+  address[0] = AF_UNIX
+  address.set(name, 2)
+  return address
+}
+
+function openSocket(path: string): number {
+  const fd = socketFunction(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+  if (fd === -1) throw systemError('socket', path)
+  return fd
+}
+
+function acceptOne(fd: number, path: string): number | undefined {
+  for (;;) {
+    const client = acceptFunction(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    if (client !== -1) return client
+    const code = errno()
+    if (code === EINTR) continue
+    if (code === EAGAIN || errnoName(code) === 'ECONNABORTED') return undefined
+    throw systemError('accept4', path)
+  }
+}
+
+/** Removes a socket that nobody listens at; throws where somebody does, or where it is no socket at all. */
+function removeStale(path: string): void {
+  const found = lstatSync(path, { throwIfNoEntry: false, bigint: true })
+  if (!found) return
+  if (!found.isSocket()) throw usage(`${path} exists and is not a socket`, 'remove it or choose another path')
+  const probe = openSocket(path)
+  const result = connectFunction(probe, unixAddress(path), ADDRESS_SIZE)
+  const code = result === -1 ? errno() : 0
+  closeFd(probe)
+  if (code === ENOENT) return
+  if (code !== ECONNREFUSED)
+    throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `${path} is in use by a running process`, {
+      hint: 'stop that process or choose another path',
+      syscall: 'bind',
+      errno: 'EADDRINUSE',
+    })
+  // Another starter may have taken the dead one over since: remove only what was probed. A file system may give the
+  // number of a removed socket to the next one, hence the time.
+  const now = lstatSync(path, { throwIfNoEntry: false, bigint: true })
+  if (now && sameFile(now, found) && now.ctimeNs === found.ctimeNs) unlinkSync(path)
+}
+
+function closeListener(fd: number, path: string, own: BigIntStats): void {
+  const now = lstatSync(path, { throwIfNoEntry: false, bigint: true })
+  if (now && sameFile(now, own)) unlinkSync(path)
+  closeFd(fd)
+}
+
+function sameFile(a: BigIntStats, b: BigIntStats): boolean {
+  return a.dev === b.dev && a.ino === b.ino
+}
+
+const BIND_FAILURES: Readonly<Record<string, readonly [ErrorCode, string, string]>> = {
+  ENOENT: ['ERR_VMCHANNEL_NOT_FOUND', 'its directory does not exist', 'create the directory or choose another path'],
+  ENOTDIR: ['ERR_VMCHANNEL_USAGE', 'a part of the path is not a directory', 'choose another path'],
+  EACCES: ['ERR_VMCHANNEL_USAGE', 'no permission to create it', 'choose a directory that this user may write to'],
+  EPERM: ['ERR_VMCHANNEL_USAGE', 'this file system takes no sockets', 'choose a path on a local file system'],
+  EROFS: ['ERR_VMCHANNEL_USAGE', 'its file system is read-only', 'choose another path'],
+  EADDRINUSE: ['ERR_VMCHANNEL_IN_USE', 'another process has just taken it', 'choose another path'],
+}
+
+function bindError(path: string, code: number): VmchannelError {
+  const name = errnoName(code)
+  const [kind, why, hint] = BIND_FAILURES[name] ?? ['ERR_VMCHANNEL_INTERNAL', `bind failed with ${name}`, '']
+  const what = name === 'ENOENT' ? `${why}: ${dirname(path)}` : why
+  return new VmchannelError(kind, `cannot listen at ${path}: ${what}`, {
+    errno: name,
+    syscall: 'bind',
+    ...(hint ? { hint } : {}),
+  })
+}
+
+function usage(message: string, hint?: string): VmchannelError {
+  return new VmchannelError('ERR_VMCHANNEL_USAGE', message, hint ? { hint } : {})
+}
