@@ -40,6 +40,8 @@ export class GuestMemory {
     if (!(size > 0) || !(base >= 0) || base + size > Number.MAX_SAFE_INTEGER)
       throw new PeerFault(`memory region at ${hex(base)} of ${size} bytes is out of range`)
     if (region.bytes.length < size) throw new PeerFault(`memory region at ${hex(base)} has fewer bytes than its size`)
+    if ((region.bytes.byteOffset - base) % 16 !== 0)
+      throw new PeerFault(`memory region at ${hex(base)} is mapped at an odd place`)
     const at = this.#regions.findIndex((r) => r.base > base)
     const index = at === -1 ? this.#regions.length : at
     const before = this.#regions[index - 1]

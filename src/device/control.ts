@@ -1,0 +1,240 @@
+/**
+ * The device's control messages (§5.3.6.2): per port a little state instead of a queue of messages.
+ *
+ * What the guest must learn is kept as state ("was told it exists", "was told it is open") and turned into messages
+ * when the control receiveq has a buffer. So nothing can be lost and nothing can grow, whatever the guest does with its
+ * buffers. Two edges are kept although the state is the same again: a connection that went and came back, and a port
+ * that was removed and added under the same id.
+ */
+
+import type { Batch, DeviceQueue } from '../ring/device-queue.ts'
+import {
+  encodeControl,
+  encodeSize,
+  VIRTIO_CONSOLE_CONSOLE_PORT,
+  VIRTIO_CONSOLE_DEVICE_ADD,
+  VIRTIO_CONSOLE_DEVICE_REMOVE,
+  VIRTIO_CONSOLE_PORT_NAME,
+  VIRTIO_CONSOLE_PORT_OPEN,
+  VIRTIO_CONSOLE_RESIZE,
+  type ResizeOrder,
+} from '../spec/console.ts'
+
+interface PortNews {
+  exists: boolean
+  console: boolean
+  /** UTF-8, without NUL (§5.3.6.2). */
+  name: Uint8Array | undefined
+  size: { cols: number; rows: number } | undefined
+  open: boolean
+  /** What the guest was told. */
+  toldExists: boolean
+  toldOpen: boolean
+  /** What it still has to be told besides the difference of the above. */
+  owesRemove: boolean
+  owesConsole: boolean
+  owesName: boolean
+  owesSize: boolean
+  owesClose: boolean
+  /** The driver said PORT_READY since it was told of the port. */
+  ready: boolean
+}
+
+export class ControlSender {
+  readonly #ports: (PortNews | undefined)[] = []
+  /** Ids with something to tell, in the order in which they got it; at most one entry a port. */
+  readonly #dirty = new Set<number>()
+  readonly #queue: DeviceQueue
+  readonly #batch: Batch
+  readonly #order: ResizeOrder
+  #sizeNegotiated = false
+  #driverReady = false
+  /** Messages delivered, and buffers that were too short for one. */
+  sent = 0
+  truncated = 0
+
+  constructor(queue: DeviceQueue, batch: Batch, order: ResizeOrder) {
+    this.#queue = queue
+    this.#batch = batch
+    this.#order = order
+  }
+
+  /** The driver starts from nothing: it knows no port. */
+  reset(sizeNegotiated: boolean): void {
+    this.#driverReady = false
+    this.#sizeNegotiated = sizeNegotiated
+    this.#dirty.clear()
+    for (let id = 0; id < this.#ports.length; id++) {
+      const port = this.#ports[id]
+      if (!port) continue
+      if (!port.exists) {
+        this.#ports[id] = undefined
+        continue
+      }
+      port.toldExists = port.toldOpen = port.ready = false
+      port.owesRemove = port.owesConsole = port.owesName = port.owesSize = port.owesClose = false
+    }
+  }
+
+  get driverReady(): boolean {
+    return this.#driverReady
+  }
+
+  add(id: number, console: boolean, name: Uint8Array | undefined): void {
+    const before = this.#ports[id]
+    this.#ports[id] = {
+      exists: true,
+      console,
+      name,
+      size: undefined,
+      open: false,
+      toldExists: false,
+      toldOpen: false,
+      owesRemove: before?.owesRemove ?? false,
+      owesConsole: false,
+      owesName: false,
+      owesSize: false,
+      owesClose: false,
+      ready: false,
+    }
+    this.#touch(id)
+  }
+
+  remove(id: number): void {
+    const port = this.#ports[id]
+    if (!port) return
+    port.exists = false
+    port.ready = false
+    // A port that the driver never heard of needs no farewell (§5.3.6.2.1).
+    if (port.toldExists) port.owesRemove = true
+    port.toldExists = false
+    if (port.owesRemove) this.#touch(id)
+    else this.#ports[id] = undefined
+  }
+
+  setOpen(id: number, open: boolean): void {
+    const port = this.#ports[id]
+    if (!port?.exists) return
+    if (!open && port.toldOpen) port.owesClose = true
+    port.open = open
+    this.#touch(id)
+  }
+
+  setSize(id: number, cols: number, rows: number): void {
+    const port = this.#ports[id]
+    if (!port?.exists) return
+    port.size = { cols, rows }
+    port.owesSize = true
+    this.#touch(id)
+  }
+
+  /** DEVICE_READY: the driver wants to hear of every port; it may ask again. */
+  deviceReady(): void {
+    this.#driverReady = true
+    for (let id = 0; id < this.#ports.length; id++) {
+      const port = this.#ports[id]
+      if (!port?.exists) continue
+      port.toldExists = false
+      this.#touch(id)
+    }
+  }
+
+  /**
+   * PORT_READY for a port that exists. After hibernation Linux says this for the ports it remembers and never says
+   * DEVICE_READY; so this counts as knowing the port, and the others are announced from here.
+   */
+  portReady(id: number): void {
+    const port = this.#ports[id]
+    if (!port?.exists) return
+    port.toldExists = true
+    port.ready = true
+    port.toldOpen = false
+    port.owesClose = false
+    port.owesConsole = port.console
+    port.owesName = port.name !== undefined
+    port.owesSize = port.size !== undefined
+    this.#touch(id)
+    if (this.#driverReady) return
+    this.#driverReady = true
+    for (let other = 0; other < this.#ports.length; other++) if (this.#ports[other]?.exists) this.#touch(other)
+  }
+
+  /** A driver that came back from hibernation remembers a port that is gone. */
+  farewell(id: number): void {
+    if (this.#ports[id]) return
+    this.add(id, false, undefined)
+    const port = this.#ports[id]!
+    port.toldExists = true
+    this.remove(id)
+  }
+
+  /** Sends what can be sent now; the caller flushes the queue. Afterwards the queue notifies if something is left. */
+  pump(): void {
+    do {
+      this.#queue.disableNotify()
+      for (const id of this.#dirty) {
+        for (;;) {
+          const port = this.#ports[id]
+          const message = port && this.#next(id, port)
+          if (!message) break
+          if (!this.#send(message.bytes)) break
+          message.done()
+          this.sent++
+        }
+        if (this.#queue.available() === 0) break
+        this.#dirty.delete(id)
+      }
+    } while (this.#dirty.size > 0 && this.#queue.enableNotify())
+  }
+
+  #touch(id: number): void {
+    this.#dirty.add(id)
+  }
+
+  /** The next thing to tell about a port, and what is true once it is told. */
+  #next(id: number, port: PortNews): { bytes: Uint8Array; done: () => void } | undefined {
+    if (!this.#driverReady) return undefined
+    const message = (event: number, value: number, done: () => void, tail?: Uint8Array) => ({
+      bytes: encodeControl(id, event, value, tail),
+      done,
+    })
+    if (port.owesRemove)
+      return message(VIRTIO_CONSOLE_DEVICE_REMOVE, 1, () => {
+        port.owesRemove = false
+        if (!port.exists) this.#ports[id] = undefined
+      })
+    if (!port.exists) return undefined
+    if (!port.toldExists) return message(VIRTIO_CONSOLE_DEVICE_ADD, 1, () => (port.toldExists = true))
+    // The driver drops anything about a port that it has not made yet.
+    if (!port.ready) return undefined
+    if (port.owesConsole) return message(VIRTIO_CONSOLE_CONSOLE_PORT, 1, () => (port.owesConsole = false))
+    if (port.owesName) return message(VIRTIO_CONSOLE_PORT_NAME, 1, () => (port.owesName = false), port.name)
+    if (port.owesSize && port.size) {
+      if (!this.#sizeNegotiated || !port.console) port.owesSize = false
+      else {
+        const tail = encodeSize(port.size.cols, port.size.rows, this.#order)
+        return message(VIRTIO_CONSOLE_RESIZE, 0, () => (port.owesSize = false), tail)
+      }
+    }
+    if (port.toldOpen && (port.owesClose || !port.open))
+      return message(VIRTIO_CONSOLE_PORT_OPEN, 0, () => (port.toldOpen = port.owesClose = false))
+    if (!port.toldOpen && port.open) return message(VIRTIO_CONSOLE_PORT_OPEN, 1, () => (port.toldOpen = true))
+    return undefined
+  }
+
+  /** Puts one message into one control receive buffer; false when there is none. */
+  #send(bytes: Uint8Array): boolean {
+    for (;;) {
+      const room = this.#queue.gather(this.#batch, 'writable', 1, 1)
+      if (this.#batch.count === 0) return false
+      if (room === 0) {
+        // A buffer without a writable byte: back with it, the next may be better.
+        this.#queue.complete(this.#batch, 0)
+        continue
+      }
+      if (this.#batch.list.total < bytes.length) this.truncated++
+      this.#queue.complete(this.#batch, this.#batch.list.copyFrom(bytes))
+      return true
+    }
+  }
+}
