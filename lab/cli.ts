@@ -1,0 +1,68 @@
+/**
+ * The lab by hand: `fetch` gets everything, `boot` starts a guest and gives its shell.
+ * `node dist/lab/cli.js fetch`, `node dist/lab/cli.js boot [6.1|6.12|7.x] [-- QEMU arguments]`
+ */
+import { createInterface } from 'node:readline/promises'
+import { describeError } from '../src/errors.ts'
+import { ensureBusybox } from './fetch/busybox.ts'
+import { ensureCompiler, guestProgram } from './fetch/compiler.ts'
+import { ensureKernel, KERNEL_SERIES, type KernelSeries } from './fetch/kernel.ts'
+import { ensureQemu } from './fetch/qemu.ts'
+import { Machine } from './machine.ts'
+import { cacheRoot } from './paths.ts'
+
+const USAGE = `usage: node dist/lab/cli.js fetch
+       node dist/lab/cli.js boot [${KERNEL_SERIES.join('|')}] [-- QEMU arguments]
+`
+
+async function fetchAll(): Promise<void> {
+  const qemu = await ensureQemu()
+  console.log(`QEMU ${qemu.version} (${qemu.source}): ${qemu.path}`)
+  console.log(`busybox: ${await ensureBusybox()}`)
+  for (const series of KERNEL_SERIES) {
+    const kernel = await ensureKernel(series)
+    console.log(`kernel ${kernel.release}: ${kernel.vmlinuz}`)
+  }
+  console.log(`compiler: ${(await ensureCompiler()).path}`)
+  for (const name of ['agent', 'vmtest']) console.log(`guest program: ${await guestProgram(name)}`)
+  console.log(`cache: ${cacheRoot()}`)
+}
+
+async function boot(series: KernelSeries, args: readonly string[]): Promise<void> {
+  const qemu = await ensureQemu()
+  const started = Date.now()
+  const machine = await Machine.boot({ qemu: qemu.path, kernel: await ensureKernel(series), args })
+  const lines = createInterface({ input: process.stdin, output: process.stdout, prompt: 'guest# ' })
+  console.log(
+    `up after ${((Date.now() - started) / 1000).toFixed(1)} s; QEMU is process ${machine.pid}; end with ctrl-D`,
+  )
+  try {
+    lines.prompt()
+    for await (const line of lines) {
+      if (line.trim() !== '') {
+        const { status, output } = await machine.run(line, { timeout: 3600e3 })
+        process.stdout.write(status === 0 ? output : `${output}(status ${status})\n`)
+      }
+      lines.prompt()
+    }
+  } finally {
+    await machine.close()
+  }
+}
+
+async function main(words: readonly string[]): Promise<void> {
+  const split = words.indexOf('--')
+  const own = split < 0 ? words : words.slice(0, split)
+  const series = KERNEL_SERIES.find((name) => name === (own[1] ?? '6.1'))
+  if (own[0] === 'fetch' && own.length === 1) return fetchAll()
+  if (own[0] === 'boot' && own.length <= 2 && series) return boot(series, split < 0 ? [] : words.slice(split + 1))
+  process.stderr.write(USAGE)
+  process.exitCode = 2
+}
+
+try {
+  await main(process.argv.slice(2))
+} catch (error) {
+  process.stderr.write(`${describeError(error)}\n`)
+  process.exitCode = 1
+}
