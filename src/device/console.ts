@@ -87,6 +87,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner {
   #accepted = 0n
   #started = false
   #controlDeferred = false
+  #busMaster = true
 
   constructor(options: ConsoleOptions = {}) {
     const maxPorts = options.maxPorts ?? CONSOLE_PORTS_DEFAULT
@@ -251,7 +252,8 @@ export class ConsoleDevice implements VirtioDevice, PortOwner {
         eventIdx: (this.#accepted & VIRTIO_RING_F_EVENT_IDX) !== 0n,
         indirect: (this.#accepted & VIRTIO_RING_F_INDIRECT_DESC) !== 0n,
       })
-      if (this.#started) this.#serve(queue)
+      if (!this.#busMaster) this.#queues[queue]!.unbind()
+      else if (this.#started) this.#serve(queue)
       return true
     } catch (error) {
       this.#reportFault(queue, error)
@@ -290,8 +292,16 @@ export class ConsoleDevice implements VirtioDevice, PortOwner {
     this.#serve(queue)
   }
 
+  setBusMaster(on: boolean): void {
+    if (on === this.#busMaster) return
+    this.#busMaster = on
+    if (on) this.memoryChanged()
+    else for (const queue of this.#queues) queue.unbind()
+  }
+
   /** The memory map has changed: rings are looked up again, and those that came back are served. */
   memoryChanged(): void {
+    if (!this.#busMaster) return
     for (let queue = 0; queue < this.queueCount; queue++)
       if (this.#queues[queue]!.rebind() && this.#started) this.#serve(queue)
   }

@@ -30,6 +30,10 @@ export interface VirtioDevice {
   start(): void
   /** The driver made buffers available; before `start` it is ignored. */
   notify(queue: number): void
+  /** The memory map has changed: rings have to be looked up again. */
+  memoryChanged(): void
+  /** Whether the device may touch memory at all: PCI's bus master bit, on everywhere else. */
+  setBusMaster(on: boolean): void
   /** Back to power-on, apart from what the host set up. */
   reset(): void
   /** The transport that shows this device; undefined when it goes. */

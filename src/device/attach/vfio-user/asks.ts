@@ -10,7 +10,7 @@ import { COMMAND, DMA_ACCESS, FLAG_ERROR, HEADER_SIZE, setHeader, setU64, type M
 /** Questions under way at once. */
 const MAX_PENDING = 16
 /** Longest read that is worth asking for. */
-export const ASK_MAX = 4096
+const READ_MAX = 4096
 const TIMEOUT_MS = 10_000
 
 /** Both places where the data of a DMA_READ reply may be: QEMU before 10.2 put it 4 bytes earlier. */
@@ -31,15 +31,26 @@ export class Asks {
   readonly #bytes = new Uint8Array(new ArrayBuffer(HEADER_SIZE + DMA_ACCESS.size))
   readonly #view = new DataView(this.#bytes.buffer)
   #nextId = 1
+  #limit = READ_MAX
 
   constructor(send: (data: Uint8Array, len: number) => boolean) {
     this.#send = send
   }
 
+  /** Longest read that the VMM and we agree on. */
+  get limit(): number {
+    return this.#limit
+  }
+
+  /** What the VMM takes at most. */
+  set limit(len: number) {
+    this.#limit = Math.min(len, READ_MAX)
+  }
+
   /** Reads guest memory through the VMM; undefined where it refuses, does not answer, or cannot be asked now. */
   read(address: number, len: number): Promise<DmaAnswer | undefined> {
     return new Promise((resolve) => {
-      if (this.#pending.size >= MAX_PENDING || len <= 0 || len > ASK_MAX) return resolve(undefined)
+      if (this.#pending.size >= MAX_PENDING || len <= 0 || len > this.#limit) return resolve(undefined)
       const id = this.#nextId
       this.#nextId = (id + 1) & 0xffff
       const size = setHeader(this.#view, id, COMMAND.DMA_READ, DMA_ACCESS.size, 0)

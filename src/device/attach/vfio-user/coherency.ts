@@ -4,7 +4,7 @@
  */
 
 import type { GuestMemory } from '../../../mem/guest-memory.ts'
-import { ASK_MAX, type Asks } from './asks.ts'
+import type { Asks } from './asks.ts'
 
 /** 'unknown': the VMM could not be asked, or both sides are zero, which proves nothing. */
 export type Coherency = 'same' | 'different' | 'unknown'
@@ -18,7 +18,7 @@ export async function checkCoherency(
   address: number,
   len: number,
 ): Promise<Coherency> {
-  const size = Math.min(len, ASK_MAX)
+  const size = Math.min(len, asks.limit)
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const before = copy(memory, address, size)
     if (!before) return 'unknown'

@@ -15,6 +15,9 @@ import type { Coherency } from './coherency.ts'
 import type { UnsharedMemory } from './dma.ts'
 import { Session, type SessionCounters } from './session.ts'
 
+/** Connections that have not said VERSION yet; each has a few seconds. */
+const MAX_WAITING = 4
+
 export interface VfioUserOptions {
   /** Path of the socket that the VMM connects to. */
   path: string
@@ -59,6 +62,8 @@ class Server implements VfioUserServer {
   readonly #options: VfioUserOptions
   readonly #listener: ReturnType<typeof listenUnix>
   readonly #watch: Watch
+  /** Connected, without having said VERSION. */
+  readonly #waiting = new Set<Session>()
   #session: Session | undefined
   #closed = false
 
@@ -74,11 +79,11 @@ class Server implements VfioUserServer {
   }
 
   get attached(): boolean {
-    return this.#session?.attached ?? false
+    return this.#session !== undefined
   }
 
   get counters(): Readonly<SessionCounters> | undefined {
-    return this.attached ? this.#session?.counters : undefined
+    return this.#session?.counters
   }
 
   checkCoherent(address: number, len: number): Promise<Coherency> {
@@ -94,6 +99,7 @@ class Server implements VfioUserServer {
     this.#closed = true
     this.#watch.close()
     this.#listener.close()
+    for (const session of this.#waiting) session.end('the device was closed')
     this.#session?.end('the device was closed')
   }
 
@@ -110,31 +116,44 @@ class Server implements VfioUserServer {
       return
     }
     if (fd === undefined) return
-    if (!this.#session) return this.#start(fd)
+    if (this.#waiting.size < MAX_WAITING) return this.#start(fd)
     closeFd(fd)
-    log.warn(`${path}: a second VMM was refused, one is connected`)
+    log.warn(`${path}: a connection was refused, ${MAX_WAITING} others have yet to say who they are`)
   }
 
+  /** A connection is nobody's until it says VERSION: somebody may only have looked whether the socket is alive. */
   #start(fd: number): void {
     const { log, path, memory } = this.#options
-    const session = new Session(fd, {
+    const session: Session = new Session(fd, {
       memory,
       pci: this.#options.function,
       log,
+      attach: () => this.#attach(session),
       attached: () => {
         log.info(`${path}: VMM attached`)
         this.#tell('onAttach', () => this.#options.onAttach?.())
       },
       unshared: (found) => this.#tell('onUnshared', () => this.#options.onUnshared?.(found)),
       ended: (reason) => {
+        if (this.#waiting.delete(session)) log.debug(`${path}: a connection ended before it was a VMM's: ${reason}`)
+        if (this.#session !== session) return
         this.#session = undefined
-        if (session.attached) {
-          log.info(`${path}: VMM detached: ${reason}`)
-          this.#tell('onDetach', () => this.#options.onDetach?.(reason))
-        } else log.debug(`${path}: a connection ended before it was a VMM's: ${reason}`)
+        log.info(`${path}: VMM detached: ${reason}`)
+        this.#tell('onDetach', () => this.#options.onDetach?.(reason))
       },
     })
+    this.#waiting.add(session)
+  }
+
+  #attach(session: Session): boolean {
+    const { log, path } = this.#options
+    if (this.#session) {
+      log.warn(`${path}: a second VMM was refused, one is attached`)
+      return false
+    }
+    this.#waiting.delete(session)
     this.#session = session
+    return true
   }
 
   /** Our caller's mistakes are not the VMM's problem. */

@@ -39,7 +39,9 @@ export interface SessionOptions {
   readonly memory: GuestMemory
   readonly pci: PciFunction
   readonly log: Log
-  /** The VMM has introduced itself. */
+  /** The VMM has introduced itself; false where the device is taken already. */
+  readonly attach: () => boolean
+  /** It got the device, and is about to be told so. */
   readonly attached: () => void
   readonly unshared: (memory: UnsharedMemory) => void
   /** It is over; everything is closed. */
@@ -175,8 +177,13 @@ export class Session {
       this.#hangUp = version
       return -ERRNO.EINVAL
     }
+    if (!this.#options.attach()) {
+      this.#hangUp = 'another VMM is attached'
+      return -ERRNO.EBUSY
+    }
     clearTimeout(this.#handshake)
     this.#attached = true
+    this.#asks.limit = version.maxDataXfer
     this.#options.pci.connectIrq(this.#irqs)
     this.#options.attached()
     return writeVersion(this.#reply)

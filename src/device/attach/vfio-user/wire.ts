@@ -69,6 +69,7 @@ export const ERRNO = {
   EIO: 5,
   E2BIG: 7,
   ENOMEM: 12,
+  EBUSY: 16,
   EEXIST: 17,
   EINVAL: 22,
   ENOTTY: 25,
