@@ -1,0 +1,127 @@
+/**
+ * What goes over a control socket: one JSON object a line, both ways, UTF-8, at most 64 KiB a line.
+ *
+ *     → {"id":1,"method":"port.add","params":{"spec":"unix:/run/a.sock,name=org.example.0"}}
+ *     ← {"id":1,"result":{…}}    or    {"id":1,"error":{"code":"ERR_VMCHANNEL_IN_USE","message":"…","hint":"…"}}
+ *     ← {"event":"guest-open","vm":"vm0","port":1,"name":"org.example.0","time":1789…}      (after `subscribe`)
+ *
+ * `port.attach` is the last line of its connection: after the reply the connection carries the bytes of the port.
+ */
+
+import type { PortCounters } from '../device/counters.ts'
+import type { ErrorCode } from '../errors.ts'
+import type { PortSpec } from '../port-spec.ts'
+import type { ResizeOrder } from '../spec/console.ts'
+
+export const PROTOCOL_VERSION = 1
+export const LINE_MAX: number = 64 << 10
+
+export interface VmOptions {
+  /** Name of the VM in this device process; letters, digits, "-_."; default vm0, vm1… */
+  name?: string
+  /** vfio-user socket that QEMU connects to; default in the state directory. */
+  socket?: string
+  maxPorts?: number
+  queueSize?: number
+  vectors?: number
+  resizeOrder?: ResizeOrder
+}
+
+export interface VmInfo {
+  vm: string
+  socket: string
+  /** Whether a VMM is connected, and whether a driver in its guest runs the device. */
+  attached: boolean
+  started: boolean
+  maxPorts: number
+  ports: number
+  /** Arguments that make QEMU use this device (without shared memory, which depends on its size). */
+  qemuArgs: string[]
+}
+
+export interface PortInfo {
+  vm: string
+  /** Port number, QEMU's nr. */
+  port: number
+  name: string | null
+  console: boolean
+  /** The string form of where it leads. */
+  chardev: string
+  /** Where that ended up, when it is not in the form: a pty's path, a tcp port. */
+  place: string | null
+  policy: string
+  guestOpen: boolean
+  guestReady: boolean
+  hostConnected: boolean
+}
+
+export interface PortStats extends PortInfo {
+  counters: PortCounters
+}
+
+/** A port by number or by name. */
+export type PortRef = number | string
+
+export interface Methods {
+  hello: { params: Record<string, never>; result: { version: string; protocol: number; pid: number; stateDir: string } }
+  'vm.list': { params: Record<string, never>; result: VmInfo[] }
+  'vm.add': { params: VmOptions & { ports?: (string | PortSpec)[] }; result: VmInfo }
+  'vm.remove': { params: { vm?: string }; result: Record<string, never> }
+  'port.list': { params: { vm?: string }; result: PortInfo[] }
+  'port.add': { params: { vm?: string; spec: string | PortSpec }; result: PortInfo }
+  'port.remove': { params: { vm?: string; port: PortRef }; result: Record<string, never> }
+  'port.resize': { params: { vm?: string; port: PortRef; cols: number; rows: number }; result: Record<string, never> }
+  'port.stats': { params: { vm?: string; port?: PortRef }; result: PortStats[] }
+  /** Takes the place of the host peer of an `attach` port; the connection then carries its bytes. */
+  'port.attach': { params: { vm?: string; port: PortRef }; result: PortInfo }
+  subscribe: { params: { vm?: string }; result: Record<string, never> }
+  /** Ends the device process. */
+  stop: { params: Record<string, never>; result: Record<string, never> }
+}
+
+export type Method = keyof Methods
+
+export type EventName =
+  | 'guest-open'
+  | 'guest-close'
+  | 'host-connect'
+  | 'host-disconnect'
+  | 'port-ready'
+  | 'port-added'
+  | 'port-removed'
+  | 'vmm-attached'
+  | 'vmm-detached'
+  | 'driver-started'
+  | 'driver-reset'
+
+export interface ControlEvent {
+  event: EventName
+  vm: string
+  port?: number
+  name?: string | null
+  /** Milliseconds since the epoch. */
+  time: number
+}
+
+export interface ControlError {
+  code: ErrorCode
+  message: string
+  hint?: string
+}
+
+/** How a device process is started: one JSON object on its standard input. */
+export interface DaemonConfig {
+  /** Holds the control socket and default vfio-user sockets; made with mode 0700; removed at the end if it was made. */
+  stateDir: string
+  /** Default: control.sock in the state directory. */
+  controlSocket?: string
+  vms: (VmOptions & { ports: (string | PortSpec)[] })[]
+  /** `vmm`: end when the first VMM has come and gone. `parent`: end when standard input closes. `never`: on request. */
+  exitWith: 'vmm' | 'parent' | 'never'
+  logLevel: 'error' | 'warn' | 'info' | 'debug'
+}
+
+/** What a device process says on its standard output, one line, once. */
+export type DaemonReady =
+  | { ready: { pid: number; controlSocket: string; vms: VmInfo[] } }
+  | { error: ControlError }
