@@ -1,0 +1,294 @@
+import { closeSync, ftruncateSync, openSync, readSync } from 'node:fs'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { createMemfd, sealMemfd, WINDOW_OVERLAP, WINDOW_SIZE } from '../../../../src/ffi/mmap.ts'
+import { Iovec } from '../../../../src/mem/iovec.ts'
+import { openRig, openFds, until, type Rig } from './rig.ts'
+import { access, concat, FakeVmm, u32, u64 } from './fake-vmm.ts'
+
+const MIB = 1 << 20
+const EINVAL = 22
+const EEXIST = 17
+const ENOENT = 2
+
+let rig: Rig
+let vmm: FakeVmm
+let before: string[]
+const files: number[] = []
+
+beforeEach(async () => {
+  rig = await openRig()
+  before = openFds()
+  vmm = await FakeVmm.attach(rig.path)
+})
+afterEach(async () => {
+  for (const fd of files.splice(0)) closeSync(fd)
+  vmm.close()
+  await rig.detached()
+  expect(openFds()).toEqual(before)
+  expect(rig.memory.regions).toEqual([])
+  rig.end()
+})
+
+function ram(size: number): number {
+  const fd = createMemfd('ram', true)
+  ftruncateSync(fd, size)
+  sealMemfd(fd)
+  files.push(fd)
+  return fd
+}
+
+function byteOf(fd: number, at: number): number {
+  const byte = Buffer.alloc(1)
+  readSync(fd, byte, 0, 1, at)
+  return byte[0]!
+}
+
+test('mapped memory is the memory of the VMM, at the right offset', async () => {
+  const fd = ram(4 * MIB)
+  expect(await vmm.mapMemory(0x10_0000, MIB, fd, MIB)).toBe(0)
+  const region = rig.memory.contiguous(0x10_0000 + 4096, 4, true)
+  region.bytes[4096] = 42
+  expect(byteOf(fd, MIB + 4096)).toBe(42)
+  expect(region.address).toBeGreaterThan(0)
+  expect(rig.memory.region(0x10_0000 + MIB)).toBeUndefined()
+})
+
+test('maps of one file share one mapping, whatever is taken away and brought back', async () => {
+  const fd = ram(4 * MIB)
+  expect(await vmm.mapMemory(0, 2 * MIB, fd)).toBe(0)
+  const { buffer } = rig.memory.regions[0]!.bytes
+  expect(await vmm.mapMemory(1 << 30, MIB, fd, 3 * MIB)).toBe(0)
+  expect(rig.memory.regions[1]!.bytes.buffer).toBe(buffer)
+  expect(await vmm.unmapMemory(0, 2 * MIB)).toBe(0)
+  expect(await vmm.unmapMemory(1 << 30, MIB)).toBe(0)
+  expect(rig.memory.regions).toEqual([])
+  expect(await vmm.mapMemory(0, 4 * MIB, fd)).toBe(0)
+  expect(rig.memory.regions[0]!.bytes.buffer).toBe(buffer)
+})
+
+test('a VM of several gigabytes is cut into windows, and a list crosses their borders', async () => {
+  const fd = ram(3 * WINDOW_SIZE)
+  expect(await vmm.mapMemory(4 * WINDOW_SIZE, 3 * WINDOW_SIZE, fd)).toBe(0)
+  expect(rig.memory.regions.length).toBeGreaterThan(2)
+  const border = 4 * WINDOW_SIZE + WINDOW_SIZE - WINDOW_OVERLAP
+  // one piece near the border: the window overlaps the next
+  expect(rig.memory.contiguous(border - 16, 65536, true).base).toBe(4 * WINDOW_SIZE)
+  const list = new Iovec()
+  expect(rig.memory.append(list, border - 16, 4 * MIB, true)).toBe(4 * MIB)
+  list.copyFrom(new Uint8Array(4 * MIB).fill(7))
+  const from = WINDOW_SIZE - WINDOW_OVERLAP - 16
+  expect([byteOf(fd, from - 1), byteOf(fd, from), byteOf(fd, from + 4 * MIB - 1), byteOf(fd, from + 4 * MIB)]).toEqual([
+    0, 7, 7, 0,
+  ])
+  expect(await vmm.unmapMemory(4 * WINDOW_SIZE, 3 * WINDOW_SIZE)).toBe(0)
+  expect(rig.memory.regions).toEqual([])
+})
+
+test('read-only maps are read-only', async () => {
+  const fd = ram(MIB)
+  expect(await vmm.mapMemory(0, MIB, fd, 0, 1)).toBe(0)
+  expect(() => rig.memory.contiguous(0, 4, true)).toThrow(/read-only/)
+  expect(rig.memory.contiguous(0, 4, false).writable).toBe(false)
+})
+
+test('a file that was opened for reading is mapped for reading only', async () => {
+  const fd = ram(MIB)
+  const reader = openSync(`/proc/self/fd/${fd}`, 'r')
+  files.push(reader)
+  expect(await vmm.mapMemory(0, MIB, reader, 0, 3)).toBe(EINVAL)
+  expect(await vmm.mapMemory(0, MIB, reader, 0, 1)).toBe(0)
+  expect(rig.memory.regions).toHaveLength(1)
+})
+
+test('the same map again is no error; anything else that overlaps is', async () => {
+  const fd = ram(4 * MIB)
+  expect(await vmm.mapMemory(MIB, MIB, fd)).toBe(0)
+  expect(await vmm.mapMemory(MIB, MIB, fd)).toBe(0)
+  expect(await vmm.mapMemory(MIB, MIB, fd, MIB)).toBe(EEXIST)
+  expect(await vmm.mapMemory(MIB, MIB, fd, 0, 1)).toBe(EEXIST)
+  expect(await vmm.mapMemory(MIB, MIB, undefined)).toBe(EEXIST)
+  expect(await vmm.mapMemory(0, 4 * MIB, fd)).toBe(EEXIST)
+  expect(await vmm.mapMemory(MIB + 4096, 4096, fd)).toBe(EEXIST)
+  expect(await vmm.mapMemory(2 * MIB - 4096, MIB, fd)).toBe(EEXIST)
+  expect(await vmm.mapMemory(0, MIB, fd)).toBe(0)
+  expect(await vmm.mapMemory(2 * MIB, MIB, fd)).toBe(0)
+  expect(rig.memory.regions).toHaveLength(3)
+})
+
+test('unmap names exactly a former map', async () => {
+  const fd = ram(4 * MIB)
+  expect(await vmm.mapMemory(0, 2 * MIB, fd)).toBe(0)
+  expect(await vmm.unmapMemory(0, MIB)).toBe(ENOENT)
+  expect(await vmm.unmapMemory(4096, 2 * MIB - 4096)).toBe(ENOENT)
+  expect(await vmm.unmapMemory(0, 4 * MIB)).toBe(ENOENT)
+  expect(await vmm.unmapMemory(8 * MIB, MIB)).toBe(ENOENT)
+  expect(await vmm.unmapMemory(0, 2 * MIB, 1)).toBe(EINVAL)
+  expect(rig.memory.regions).toHaveLength(1)
+  const reply = await vmm.request(3, concat(u32(24), u32(0), u64(0), u64(2 * MIB)))
+  expect(reply.payload).toEqual(concat(u32(24), u32(0), u64(0), u64(2 * MIB)))
+  expect(await vmm.unmapMemory(0, 2 * MIB)).toBe(ENOENT)
+})
+
+test('unmap all', async () => {
+  const fd = ram(4 * MIB)
+  for (let i = 0; i < 4; i++) expect(await vmm.mapMemory(2 * i * MIB, MIB, fd, i * MIB)).toBe(0)
+  expect(await vmm.unmapMemory(4096, 0, 2)).toBe(EINVAL)
+  expect(rig.memory.regions).toHaveLength(4)
+  expect(await vmm.unmapMemory(0, 0, 2)).toBe(0)
+  expect(rig.memory.regions).toEqual([])
+})
+
+test('E3: what cannot be is refused: wrap, short file, odd pages, no flags, too many or strange descriptors', async () => {
+  const fd = ram(MIB)
+  const bad: [number | bigint, number | bigint, number | bigint, number][] = [
+    [0xffff_ffff_ffff_f000n, 0x2000, 0, 3], // wraps at 2^64
+    [2 ** 53 - 4096, 8192, 0, 3],
+    [0, 0xffff_ffff_ffff_f000n, 0x1000, 3],
+    [0, 0, 0, 3],
+    [0, 2 * MIB, 0, 3], // longer than the file
+    [0, MIB, 4096, 3],
+    [0, 4096, 0xffff_ffff_ffff_f000n, 3],
+    [1, 4096, 0, 3],
+    [0, 4097, 0, 3],
+    [0, 4096, 16, 3],
+    [0, 4096, 0, 0],
+  ]
+  for (const [iova, size, offset, flags] of bad) {
+    const payload = concat(u32(32), u32(flags), u64(offset), u64(iova), u64(size))
+    expect(await vmm.errno(2, payload, [fd])).toBe(EINVAL)
+  }
+  const good = concat(u32(32), u32(3), u64(0), u64(0), u64(MIB))
+  expect(await vmm.errno(2, good, [fd, fd])).toBe(EINVAL)
+  expect(await vmm.errno(2, good.subarray(0, 31), [fd])).toBe(EINVAL)
+  expect(await vmm.errno(2, concat(good, u32(0)), [fd])).toBe(EINVAL)
+  expect(await vmm.errno(2, concat(u32(31), good.subarray(4)), [fd])).toBe(EINVAL)
+  const folder = openSync('/', 'r')
+  files.push(folder)
+  expect(await vmm.mapMemory(0, MIB, folder)).toBe(EINVAL)
+  expect(rig.memory.regions).toEqual([])
+  // unknown flag bits are somebody's newer protocol
+  expect(await vmm.mapMemory(0, MIB, fd, 0, 0xf)).toBe(0)
+})
+
+test('E3: thousands of maps are bounded and cheap to take away', async () => {
+  const fd = ram(4096)
+  const count = 5000
+  for (let i = 0; i < count; i++) expect(await vmm.mapMemory(i * 8192, 4096, fd)).toBe(0)
+  expect(rig.memory.regions).toHaveLength(count)
+  for (let i = 0; i < count; i += 2) expect(await vmm.unmapMemory(i * 8192, 4096)).toBe(0)
+  expect(rig.memory.regions).toHaveLength(count / 2)
+})
+
+test('E3: unmapping while somebody holds a view harms nobody', async () => {
+  const fd = ram(MIB)
+  await vmm.mapMemory(0, MIB, fd)
+  const { bytes } = rig.memory.regions[0]!
+  let changes = 0
+  rig.memory.onChange(() => changes++)
+  bytes[0] = 1
+  expect(await vmm.unmapMemory(0, MIB)).toBe(0)
+  expect(changes).toBe(1)
+  expect(bytes[0]).toBe(1) // still mapped for a while
+  vmm.close()
+  await rig.detached()
+  expect(bytes[0]).toBe(0) // and now nobody's
+  bytes[0] = 3
+  expect(byteOf(fd, 0)).toBe(1)
+})
+
+test('guest RAM without a descriptor is noticed before the guest runs, once', async () => {
+  expect(await vmm.mapMemory(0, 256 * MIB, undefined)).toBe(0)
+  expect(await vmm.mapMemory(0xfffc_0000, 0x4_0000, undefined, 0, 1)).toBe(0)
+  expect(rig.unshared).toEqual([])
+  await vmm.request(4, concat(u32(16), u32(0), u32(0), u32(0)))
+  await vmm.request(4, concat(u32(16), u32(0), u32(0), u32(0)))
+  expect(rig.unshared).toEqual([{ address: 0, size: 256 * MIB }])
+  expect(rig.server.unsharedAt(0x1234)).toEqual({ address: 0, size: 256 * MIB })
+  expect(rig.server.unsharedAt(256 * MIB)).toBeUndefined()
+  expect(rig.memory.regions).toEqual([])
+  expect(await vmm.unmapMemory(0, 256 * MIB)).toBe(0)
+  expect(rig.server.unsharedAt(0x1234)).toBeUndefined()
+})
+
+test('video memory and firmware without descriptors are nothing to complain about', async () => {
+  expect(await vmm.mapMemory(0, 16 * MIB, ram(16 * MIB))).toBe(0)
+  expect(await vmm.mapMemory(0xfd00_0000, 16 * MIB, undefined)).toBe(0)
+  expect(await vmm.mapMemory(0xfffc_0000, 0x4_0000, undefined, 0, 1)).toBe(0)
+  await vmm.request(4, concat(u32(16), u32(0), u32(0), u32(0)))
+  expect(rig.unshared).toEqual([])
+  expect(rig.server.unsharedAt(0xfd00_0000)).toEqual({ address: 0xfd00_0000, size: 16 * MIB })
+  expect(rig.server.unsharedAt(0)).toBeUndefined()
+})
+
+async function answerDmaRead(make: (address: number, count: number) => Buffer, errno = 0): Promise<void> {
+  const ask = await vmm.next()
+  expect(ask).toMatchObject({ command: 11, flags: 0 })
+  const address = Number(ask!.payload.readBigUInt64LE(0))
+  const count = Number(ask!.payload.readBigUInt64LE(8))
+  const payload = errno ? Buffer.alloc(0) : make(address, count)
+  const header = concat(u32(ask!.id | (11 << 16)), u32(16 + payload.length), u32(errno ? 0x21 : 1), u32(errno))
+  await vmm.send(concat(header, payload))
+}
+
+test('the coherency test tells shared memory from private memory, and says when it does not know', async () => {
+  const fd = ram(MIB)
+  await vmm.mapMemory(0, MIB, fd)
+  const { bytes } = rig.memory.regions[0]!
+  bytes.set([1, 2, 3, 4, 5, 6, 7, 8], 4096)
+  const same = rig.server.checkCoherent(4096, 8)
+  await answerDmaRead((a, n) => concat(u64(a), u64(n), bytes.subarray(a, a + n)))
+  expect(await same).toBe('same')
+
+  const older = rig.server.checkCoherent(4096, 8) // QEMU 10.1: data 4 bytes earlier, message as long
+  await answerDmaRead((a, n) => concat(u64(a), u32(n), bytes.subarray(a, a + n), u32(0)))
+  expect(await older).toBe('same')
+
+  const different = rig.server.checkCoherent(4096, 8)
+  for (let i = 0; i < 3; i++) await answerDmaRead((a, n) => concat(u64(a), u64(n), Buffer.alloc(n, 9)))
+  expect(await different).toBe('different')
+
+  const zeros = rig.server.checkCoherent(8192, 8)
+  await answerDmaRead((a, n) => concat(u64(a), u64(n), Buffer.alloc(n)))
+  expect(await zeros).toBe('unknown')
+
+  const refused = rig.server.checkCoherent(4096, 8)
+  await answerDmaRead(() => Buffer.alloc(0), 19)
+  expect(await refused).toBe('unknown')
+
+  const short = rig.server.checkCoherent(4096, 8)
+  await answerDmaRead((a, n) => concat(u64(a), u64(n), Buffer.alloc(3)))
+  expect(await short).toBe('unknown')
+  expect(await rig.server.checkCoherent(1 << 30, 8)).toBe('unknown')
+})
+
+test('a byte that the guest changes meanwhile does not make memory incoherent', async () => {
+  await vmm.mapMemory(0, MIB, ram(MIB))
+  const { bytes } = rig.memory.regions[0]!
+  bytes.set([1, 2, 3, 4])
+  const check = rig.server.checkCoherent(0, 4)
+  await answerDmaRead((a, n) => {
+    bytes[2] = 99
+    return concat(u64(a), u64(n), bytes.subarray(0, 4))
+  })
+  expect(await check).toBe('same')
+})
+
+test('requests are answered while a question of ours is open, and its end is known when the VMM goes', async () => {
+  await vmm.mapMemory(0, MIB, ram(MIB))
+  const check = rig.server.checkCoherent(0, 64)
+  expect(await vmm.next()).toMatchObject({ command: 11 })
+  expect((await vmm.request(9, access(7, 0, 4))).errno).toBe(0)
+  vmm.close()
+  expect(await check).toBe('unknown')
+})
+
+test('questions are bounded, and stray replies only counted', async () => {
+  await vmm.mapMemory(0, MIB, ram(MIB))
+  const checks = Array.from({ length: 40 }, () => rig.server.checkCoherent(0, 64))
+  const settled = Promise.race(checks.slice(16))
+  expect(await settled).toBe('unknown')
+  await vmm.send(concat(u32(0x7777 | (11 << 16)), u32(16), u32(1), u32(0)))
+  await until(() => rig.server.counters?.strayReplies === 1, 'the stray reply to be counted')
+  vmm.close()
+  expect(new Set(await Promise.all(checks))).toEqual(new Set(['unknown']))
+})
