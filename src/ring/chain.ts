@@ -53,7 +53,8 @@ export function walkChain(
     const address = hi * 2 ** 32 + lo
 
     if (flags & VIRTQ_DESC_F_INDIRECT) {
-      if (!indirectAllowed) throw new PeerFault('indirect descriptor, but INDIRECT_DESC was not negotiated (§2.7.5.3.1)')
+      if (!indirectAllowed)
+        throw new PeerFault('indirect descriptor, but INDIRECT_DESC was not negotiated (§2.7.5.3.1)')
       if (indirect) throw new PeerFault('indirect descriptor inside an indirect table (§2.7.5.3.1)')
       if (flags & VIRTQ_DESC_F_NEXT) throw new PeerFault('indirect descriptor with NEXT (§2.7.5.3.1)')
       if (len === 0 || len % VIRTQ_DESC_SIZE !== 0)

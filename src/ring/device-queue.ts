@@ -101,6 +101,11 @@ export class DeviceQueue {
     this.#ring = undefined
   }
 
+  /** Keeps away from the ring until `rebind`: the memory, or the right to touch it, is gone. */
+  unbind(): void {
+    this.#ring = undefined
+  }
+
   /** Follows a change of the memory map; true when the ring is there again after it was not. */
   rebind(): boolean {
     if (!this.#enabled || !this.#memory || this.#broken) return false
@@ -211,7 +216,9 @@ export class DeviceQueue {
   #available(ring: SplitRing): number {
     const available = (ring.availIdx() - this.#idx) & 0xffff
     if (available > ring.size)
-      throw new PeerFault(`queue ${this.index}: available index is ${available} ahead with ${ring.size} entries (§2.7.6)`)
+      throw new PeerFault(
+        `queue ${this.index}: available index is ${available} ahead with ${ring.size} entries (§2.7.6)`,
+      )
     return available
   }
 }

@@ -231,22 +231,72 @@ export class CommonConfig {
 type AddressHalf = 'descLo' | 'descHi' | 'availLo' | 'availHi' | 'usedLo' | 'usedHi'
 
 const half = (name: string, key: AddressHalf) =>
-  register<CommonConfig>(name, 4, (c) => c.address(key), (c, v) => c.setAddress(key, v))
+  register<CommonConfig>(
+    name,
+    4,
+    (c) => c.address(key),
+    (c, v) => c.setAddress(key, v),
+  )
 
 /** §4.1.4.3, in order. */
 const REGISTERS = new RegisterFile<CommonConfig>([
-  register('device_feature_select', 4, (c) => c.deviceFeatureSelect, (c, v) => (c.deviceFeatureSelect = v)),
+  register(
+    'device_feature_select',
+    4,
+    (c) => c.deviceFeatureSelect,
+    (c, v) => (c.deviceFeatureSelect = v),
+  ),
   register('device_feature', 4, (c) => c.deviceFeature),
-  register('driver_feature_select', 4, (c) => c.driverFeatureSelect, (c, v) => (c.driverFeatureSelect = v)),
-  register('driver_feature', 4, (c) => c.driverFeature, (c, v) => (c.driverFeature = v)),
-  register('config_msix_vector', 2, (c) => c.configMsixVector, (c, v) => (c.configMsixVector = v)),
+  register(
+    'driver_feature_select',
+    4,
+    (c) => c.driverFeatureSelect,
+    (c, v) => (c.driverFeatureSelect = v),
+  ),
+  register(
+    'driver_feature',
+    4,
+    (c) => c.driverFeature,
+    (c, v) => (c.driverFeature = v),
+  ),
+  register(
+    'config_msix_vector',
+    2,
+    (c) => c.configMsixVector,
+    (c, v) => (c.configMsixVector = v),
+  ),
   register('num_queues', 2, (c) => c.numQueues),
-  register('device_status', 1, (c) => c.deviceStatus, (c, v) => (c.deviceStatus = v)),
+  register(
+    'device_status',
+    1,
+    (c) => c.deviceStatus,
+    (c, v) => (c.deviceStatus = v),
+  ),
   register('config_generation', 1, (c) => c.configGeneration),
-  register('queue_select', 2, (c) => c.queueSelect, (c, v) => (c.queueSelect = v)),
-  register('queue_size', 2, (c) => c.queueSize, (c, v) => (c.queueSize = v)),
-  register('queue_msix_vector', 2, (c) => c.queueMsixVector, (c, v) => (c.queueMsixVector = v)),
-  register('queue_enable', 2, (c) => c.queueEnable, (c, v) => (c.queueEnable = v)),
+  register(
+    'queue_select',
+    2,
+    (c) => c.queueSelect,
+    (c, v) => (c.queueSelect = v),
+  ),
+  register(
+    'queue_size',
+    2,
+    (c) => c.queueSize,
+    (c, v) => (c.queueSize = v),
+  ),
+  register(
+    'queue_msix_vector',
+    2,
+    (c) => c.queueMsixVector,
+    (c, v) => (c.queueMsixVector = v),
+  ),
+  register(
+    'queue_enable',
+    2,
+    (c) => c.queueEnable,
+    (c, v) => (c.queueEnable = v),
+  ),
   register('queue_notify_off', 2, (c) => c.queueNotifyOff),
   half('queue_desc_lo', 'descLo'),
   half('queue_desc_hi', 'descHi'),
@@ -255,7 +305,12 @@ const REGISTERS = new RegisterFile<CommonConfig>([
   half('queue_device_lo', 'usedLo'),
   half('queue_device_hi', 'usedHi'),
   register('queue_notify_data', 2, () => 0),
-  register('queue_reset', 2, () => 0, (c, v) => (c.queueReset = v)),
+  register(
+    'queue_reset',
+    2,
+    () => 0,
+    (c, v) => (c.queueReset = v),
+  ),
 ])
 
 if (REGISTERS.len !== VIRTIO_PCI_COMMON_CFG_SIZEOF) throw new Error('the table is not as long as the structure')

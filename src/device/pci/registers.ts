@@ -37,7 +37,7 @@ export class RegisterFile<Owner> {
   }
 
   read(owner: Owner, offset: number, out: Uint8Array): void {
-    for (let i = 0; i < out.length; ) {
+    for (let i = 0; i < out.length;) {
       const entry = this.#at[offset + i]
       if (!entry) {
         out[i++] = 0
@@ -50,7 +50,7 @@ export class RegisterFile<Owner> {
   }
 
   write(owner: Owner, offset: number, data: Uint8Array): void {
-    for (let i = 0; i < data.length; ) {
+    for (let i = 0; i < data.length;) {
       const entry = this.#at[offset + i]
       if (!entry) {
         i++

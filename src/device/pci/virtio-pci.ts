@@ -5,12 +5,7 @@
 
 import type { GuestMemory } from '../../mem/guest-memory.ts'
 import { CONSOLE_CONFIG_SIZEOF } from '../../spec/console.ts'
-import {
-  PCI_CONFIG_SIZE,
-  VIRTIO_MSI_NO_VECTOR,
-  VIRTIO_PCI_ISR_CONFIG,
-  VIRTIO_PCI_ISR_QUEUE,
-} from '../../spec/pci.ts'
+import { PCI_CONFIG_SIZE, VIRTIO_MSI_NO_VECTOR, VIRTIO_PCI_ISR_CONFIG, VIRTIO_PCI_ISR_QUEUE } from '../../spec/pci.ts'
 import type { DeviceHost, VirtioDevice } from '../device.ts'
 import { CommonConfig } from './common-config.ts'
 import { ConfigSpace } from './config-space.ts'
@@ -41,11 +36,7 @@ export class VirtioPci implements PciFunction, DeviceHost {
   #isr = 0
   #level = false
 
-  constructor(
-    device: VirtioDevice,
-    memory: GuestMemory,
-    options: VirtioPciOptions = {},
-  ) {
+  constructor(device: VirtioDevice, memory: GuestMemory, options: VirtioPciOptions = {}) {
     this.#device = device
     this.vectors = options.vectors ?? Math.min(device.queueCount + 1, VECTORS_DEFAULT_MAX)
     this.layout = barLayout(device.queueCount, CONSOLE_CONFIG_SIZEOF, this.vectors)

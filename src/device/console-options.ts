@@ -1,0 +1,71 @@
+/** What a console device can be told at the start, checked, and what it offers. */
+
+import { VmchannelError } from '../errors.ts'
+import type { Log } from '../log.ts'
+import { CONSOLE_PORTS_DEFAULT, CONSOLE_PORTS_MAX, portOfQueue, type ResizeOrder } from '../spec/console.ts'
+import {
+  VIRTIO_CONSOLE_F_EMERG_WRITE,
+  VIRTIO_CONSOLE_F_MULTIPORT,
+  VIRTIO_CONSOLE_F_SIZE,
+  VIRTIO_F_RING_RESET,
+  VIRTIO_F_VERSION_1,
+  VIRTIO_RING_F_EVENT_IDX,
+  VIRTIO_RING_F_INDIRECT_DESC,
+} from '../spec/features.ts'
+import type { PortEvent } from './port-settings.ts'
+
+export interface ConsoleOptions {
+  /** Ports 0 … maxPorts - 1; 1 means no MULTIPORT: one console, no names. Default 31. */
+  maxPorts?: number
+  /** Entries of each data queue, and of the two control queues: powers of two. Default 128 and 64. */
+  queueSize?: number
+  controlQueueSize?: number
+  resizeOrder?: ResizeOrder
+  log?: Log
+  /** Runs a function after other events had their turn. Default: setTimeout 0; Node programs pass setImmediate. */
+  defer?: (fn: () => void) => void
+  onEvent?: (event: PortEvent) => void
+  /** DRIVER_OK, and the reset that ends it. */
+  onDriver?: (started: boolean) => void
+}
+
+const QUEUE_SIZE_DEFAULT = 128
+const CONTROL_QUEUE_SIZE_DEFAULT = 64
+
+/** The number of ports, after everything is checked; VmchannelError names what is wrong. */
+export function checkConsoleOptions(options: ConsoleOptions): number {
+  const maxPorts = options.maxPorts ?? CONSOLE_PORTS_DEFAULT
+  checkNumber('max-ports', maxPorts, 1, CONSOLE_PORTS_MAX)
+  checkQueueSize('queue-size', options.queueSize)
+  checkQueueSize('control-queue-size', options.controlQueueSize)
+  return maxPorts
+}
+
+/** Largest size of a queue that exists, in entries. */
+export function queueSizeOf(options: ConsoleOptions, queue: number): number {
+  const control = portOfQueue(queue) === undefined
+  return control ? (options.controlQueueSize ?? CONTROL_QUEUE_SIZE_DEFAULT) : (options.queueSize ?? QUEUE_SIZE_DEFAULT)
+}
+
+/** All that is offered (§2.2, §5.3.3). */
+export function consoleFeatures(multiport: boolean): bigint {
+  return (
+    VIRTIO_CONSOLE_F_SIZE |
+    VIRTIO_CONSOLE_F_EMERG_WRITE |
+    (multiport ? VIRTIO_CONSOLE_F_MULTIPORT : 0n) |
+    VIRTIO_RING_F_INDIRECT_DESC |
+    VIRTIO_RING_F_EVENT_IDX |
+    VIRTIO_F_VERSION_1 |
+    VIRTIO_F_RING_RESET
+  )
+}
+
+export function checkNumber(name: string, n: number, min: number, max: number): void {
+  if (!Number.isInteger(n) || n < min || n > max)
+    throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${name}: ${n} is not a number from ${min} to ${max}`)
+}
+
+function checkQueueSize(name: string, size: number | undefined): void {
+  if (size === undefined || (size >= 2 && size <= 1024 && (size & (size - 1)) === 0)) return
+  throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${name}: ${size} is not a power of two from 2 to 1024`)
+}

@@ -1,0 +1,114 @@
+/**
+ * The guest's control messages (§5.3.6.2): taken at once, then acted on.
+ *
+ * Linux sends one at a time and spins with a lock held until its buffer is back, so the buffer goes back before
+ * anything is done about the message, whatever it says. Messages that make no sense are counted and ignored.
+ */
+
+import type { Log } from '../log.ts'
+import type { Batch, DeviceQueue } from '../ring/device-queue.ts'
+import {
+  CONSOLE_CONTROL_SIZEOF,
+  CONTROL_EVENT_NAMES,
+  decodeControl,
+  VIRTIO_CONSOLE_DEVICE_READY,
+  VIRTIO_CONSOLE_PORT_OPEN,
+  VIRTIO_CONSOLE_PORT_READY,
+  type ControlMessage,
+} from '../spec/console.ts'
+import type { ControlSender } from './control.ts'
+import type { PortTable } from './port-table.ts'
+import type { Port } from './port.ts'
+
+export interface ControlReceiverOwner {
+  readonly batch: Batch
+  interrupt(queue: DeviceQueue): void
+  fault(queue: DeviceQueue, error: unknown): void
+  defer(fn: () => void): void
+  /** There may be something to tell the guest now. */
+  pumpControl(): void
+  portReady(port: Port): void
+}
+
+/** Messages handled before other events have their turn. */
+const TURN = 256
+
+export class ControlReceiver {
+  /** Messages that were ignored: too short, unknown, about no port. */
+  ignored = 0
+  readonly #queue: DeviceQueue
+  readonly #ports: PortTable
+  readonly #sender: ControlSender
+  readonly #owner: ControlReceiverOwner
+  readonly #log: Log
+  readonly #bytes = new Uint8Array(CONSOLE_CONTROL_SIZEOF)
+  #deferred = false
+
+  constructor(queue: DeviceQueue, ports: PortTable, sender: ControlSender, owner: ControlReceiverOwner, log: Log) {
+    this.#queue = queue
+    this.#ports = ports
+    this.#sender = sender
+    this.#owner = owner
+    this.#log = log
+  }
+
+  run(): void {
+    const queue = this.#queue
+    const { batch } = this.#owner
+    try {
+      let turn = TURN
+      do {
+        queue.disableNotify()
+        for (;;) {
+          const total = queue.gather(batch, 'readable', 1, 1)
+          if (batch.count === 0) break
+          const len = batch.list.copyTo(this.#bytes)
+          queue.complete(batch, total)
+          if (queue.flush()) this.#owner.interrupt(queue)
+          const message = decodeControl(this.#bytes.subarray(0, len))
+          if (message) this.#handle(message)
+          else this.ignored++
+          if (--turn === 0) return this.#defer()
+        }
+      } while (queue.enableNotify())
+    } catch (error) {
+      this.#owner.fault(queue, error)
+    }
+  }
+
+  #handle({ id, event, value }: ControlMessage): void {
+    this.#log.debug(`control: ${CONTROL_EVENT_NAMES[event] ?? `event ${event}`} port ${id} value ${value}`)
+    if (event === VIRTIO_CONSOLE_DEVICE_READY) {
+      if (value === 1) this.#sender.deviceReady()
+      else this.#log.warn('the guest driver could not set up the device (DEVICE_READY 0)')
+    } else {
+      const port = this.#ports.get(id)
+      if (port) this.#handlePort(port, event, value)
+      // After hibernation Linux remembers its ports: one that is gone meanwhile is taken back.
+      else if (event === VIRTIO_CONSOLE_PORT_READY && value === 1 && id < this.#ports.size && !this.#sender.driverReady)
+        this.#sender.farewell(id)
+      else this.ignored++
+    }
+    this.#owner.pumpControl()
+  }
+
+  #handlePort(port: Port, event: number, value: number): void {
+    if (event === VIRTIO_CONSOLE_PORT_READY) {
+      port.setGuestReady(value === 1)
+      if (value === 1) {
+        this.#sender.portReady(port.id)
+        this.#owner.portReady(port)
+      } else this.#log.warn(`port ${port.id}: the guest driver could not set it up (PORT_READY 0)`)
+    } else if (event === VIRTIO_CONSOLE_PORT_OPEN && port.guestReady) port.setGuestOpen(value !== 0)
+    else this.ignored++
+  }
+
+  #defer(): void {
+    if (this.#deferred) return
+    this.#deferred = true
+    this.#owner.defer(() => {
+      this.#deferred = false
+      this.run()
+    })
+  }
+}

@@ -1,0 +1,92 @@
+/** The ports of a device by number, and the rules for numbers and names. */
+
+import { VmchannelError } from '../errors.ts'
+import { printable } from '../log.ts'
+import type { PortSettings } from './port-settings.ts'
+import type { Port } from './port.ts'
+
+export class PortTable {
+  readonly size: number
+  readonly #ports: (Port | undefined)[]
+  /** Numbers, with their names, of ports whose chardev is being opened. */
+  readonly #reserved = new Map<number, string | undefined>()
+
+  constructor(size: number) {
+    this.size = size
+    this.#ports = Array.from({ length: size })
+  }
+
+  get(id: number): Port | undefined {
+    return this.#ports[id]
+  }
+
+  /** Like `get`, for people. */
+  find(id: number): Port {
+    const port = this.#ports[id]
+    if (!port) throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', `port ${id}: there is no such port`)
+    return port
+  }
+
+  /** All ports, by number. */
+  list(): Port[] {
+    return this.#ports.filter((port) => port !== undefined)
+  }
+
+  set(id: number, port: Port | undefined): void {
+    this.#ports[id] = port
+  }
+
+  /**
+   * Keeps a number for a port to come: the one asked for, or the lowest free one, from 0 for consoles and from 1 for
+   * others (port 0 is the console of drivers without MULTIPORT). Give it back with `release`.
+   */
+  reserve(settings: Pick<PortSettings, 'name' | 'console'> & { id?: number | undefined }): number {
+    const { name } = settings
+    if (name !== undefined) {
+      const names = [...this.list().map((port) => port.settings.name), ...this.#reserved.values()]
+      if (names.includes(name))
+        throw new VmchannelError(
+          'ERR_VMCHANNEL_IN_USE',
+          `port name "${printable(name)}" is already in use on this device`,
+          { hint: 'Give each port a name of its own.' },
+        )
+    }
+    const id =
+      settings.id === undefined ? this.#lowestFree(settings.console) : this.#checked(settings.id, settings.console)
+    this.#reserved.set(id, name)
+    return id
+  }
+
+  release(id: number): void {
+    this.#reserved.delete(id)
+  }
+
+  #taken(id: number): boolean {
+    return this.#ports[id] !== undefined || this.#reserved.has(id)
+  }
+
+  #lowestFree(console: boolean): number {
+    for (let id = console || this.size === 1 ? 0 : 1; id < this.size; id++) if (!this.#taken(id)) return id
+    throw new VmchannelError('ERR_VMCHANNEL_PORT', `no free port: this device has ${this.size}, all in use`, {
+      hint:
+        this.#ports[0] === undefined && this.size > 1
+          ? 'Port 0 is free, but kept for a console. Remove a port, or start the device with a larger max-ports.'
+          : 'Remove a port, or start the device with a larger max-ports.',
+    })
+  }
+
+  #checked(id: number, console: boolean): number {
+    if (!Number.isInteger(id) || id < 0 || id >= this.size)
+      throw new VmchannelError(
+        'ERR_VMCHANNEL_PORT',
+        `port number ${id} is out of range: this device has ports 0 to ${this.size - 1}`,
+        { hint: 'Choose a free number, or start the device with a larger max-ports.' },
+      )
+    if (id === 0 && !console && this.size > 1)
+      throw new VmchannelError('ERR_VMCHANNEL_PORT', 'port number 0 is kept for a console', {
+        hint: 'Leave the number out, or use 1 and above for ports that are not consoles.',
+      })
+    if (this.#taken(id)) throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `port number ${id} is already in use`)
+    return id
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * Host → guest: fills the buffers of a receiveq from a chardev.
+ *
+ * What the host sends stays in its socket until the guest has a buffer for it, so a buffer is looked at only when there
+ * are bytes, is filled to the brim, and is never given back empty (Linux would read that as end of file).
+ */
+
+import type { Chardev } from '../chardev/chardev.ts'
+import type { DeviceQueue } from '../ring/device-queue.ts'
+import type { PortCounters } from './counters.ts'
+import { TURN_LEN, type PortOwner } from './port-settings.ts'
+
+/** Room for one readv: as much as a socket holds. */
+const GATHER_LEN = 256 << 10
+
+export class Receiver {
+  readonly queue: DeviceQueue
+  chardev: Chardev | undefined
+  readonly #counters: PortCounters
+  readonly #owner: PortOwner
+  #deferred = false
+  #open = false
+
+  constructor(queue: DeviceQueue, counters: PortCounters, owner: PortOwner) {
+    this.queue = queue
+    this.#counters = counters
+    this.#owner = owner
+  }
+
+  /** Whether the guest wants input; Linux throws away what comes for a closed port. */
+  setOpen(open: boolean): void {
+    this.#open = open
+    if (open) this.run()
+    else this.chardev?.setReading(false)
+  }
+
+  /** Moves what the host has sent into the guest's buffers; asks for more only while both are there. */
+  run(): void {
+    const { queue, chardev } = this
+    if (!chardev || !this.#open) return
+    const { batch } = this.#owner
+    try {
+      let budget = TURN_LEN
+      queue.disableNotify()
+      while (budget > 0) {
+        const room = queue.gather(batch, 'writable', GATHER_LEN)
+        if (room === 0) {
+          // Buffers without a writable byte go back as they are.
+          queue.complete(batch, 0)
+          if (batch.count > 0 || queue.enableNotify()) continue
+          this.#counters.receiveStalls++
+          chardev.setReading(false)
+          break
+        }
+        const bytes = chardev.readv(batch.list)
+        if (bytes <= 0) {
+          if (bytes === 0) chardev.setReading(true)
+          break
+        }
+        queue.complete(batch, bytes)
+        this.#counters.hostToGuestBytes += bytes
+        budget -= bytes
+      }
+      if (queue.flush()) {
+        this.#counters.interrupts++
+        this.#owner.interrupt(queue)
+      }
+      if (budget <= 0) this.#defer(chardev)
+    } catch (error) {
+      chardev.setReading(false)
+      this.#owner.fault(queue, error)
+    }
+  }
+
+  /** Drops what the host has sent and nobody has read; it is counted. */
+  discard(): void {
+    this.#counters.hostToGuestDropped += this.chardev?.discardInput() ?? 0
+  }
+
+  /** The ring is not touched again: the guest takes its buffers back when it hears of the removal. */
+  remove(): void {
+    this.#open = false
+    this.chardev = undefined
+  }
+
+  #defer(chardev: Chardev): void {
+    chardev.setReading(false)
+    if (this.#deferred) return
+    this.#deferred = true
+    this.#owner.defer(() => {
+      this.#deferred = false
+      this.run()
+    })
+  }
+}

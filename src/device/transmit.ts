@@ -1,0 +1,154 @@
+/**
+ * Guest → host: drains a transmitq into a chardev.
+ *
+ * With policy `block` a chain stays in the ring until the chardev took it: the guest feels it. The drop policies, and
+ * consoles, give every buffer back at once: Linux spins with interrupts off until a console buffer comes back.
+ */
+
+import { GONE, type Chardev } from '../chardev/chardev.ts'
+import type { Iovec } from '../mem/iovec.ts'
+import type { DeviceQueue } from '../ring/device-queue.ts'
+import type { PortCounters } from './counters.ts'
+import { HoldBuffer } from './hold-buffer.ts'
+import { TURN_LEN, type PortOwner, type PortSettings } from './port-settings.ts'
+
+/** Bytes of one gather: what one writev is worth. */
+const GATHER_LEN = 1 << 20
+
+export class Transmitter {
+  readonly queue: DeviceQueue
+  chardev: Chardev | undefined
+  readonly #settings: PortSettings
+  readonly #counters: PortCounters
+  readonly #owner: PortOwner
+  readonly #hold: HoldBuffer | undefined
+  #deferred = false
+  #removed = false
+
+  constructor(queue: DeviceQueue, settings: PortSettings, counters: PortCounters, owner: PortOwner) {
+    this.queue = queue
+    this.#settings = settings
+    this.#counters = counters
+    this.#owner = owner
+    const holds = settings.policy === 'drop-oldest' || settings.policy === 'drop-newest'
+    this.#hold = holds ? new HoldBuffer(settings.buffer) : undefined
+  }
+
+  /** Moves what the guest has made available, as far as the chardev takes it. */
+  run(): void {
+    if (this.#removed) return
+    const { queue } = this
+    const { batch } = this.#owner
+    try {
+      let budget = TURN_LEN
+      let full = !this.#sendHeld()
+      do {
+        queue.disableNotify()
+        while (budget > 0) {
+          const bytes = queue.gather(batch, 'readable', GATHER_LEN)
+          if (batch.count === 0) break
+          const taken = this.#send(batch.list, full)
+          queue.complete(batch, taken)
+          budget -= taken
+          if (taken < bytes) {
+            full = true
+            break
+          }
+        }
+        if (queue.flush()) this.#interrupt()
+        if (budget <= 0) return this.#defer()
+        // While the chardev is full no notification is of use: `writable` comes back here.
+        if (full && queue.available() > 0) {
+          this.#counters.transmitStalls++
+          return
+        }
+      } while (queue.enableNotify())
+    } catch (error) {
+      this.#owner.fault(queue, error)
+    }
+  }
+
+  /** Bytes that come by another way than the ring (emergency console): sent, held or dropped, never waited for. */
+  inject(bytes: Uint8Array): void {
+    const full = !this.#sendHeld()
+    const { list } = this.#owner.batch
+    list.clear()
+    list.push(bytes, 0, bytes.length, 0)
+    this.#counters.guestToHostDropped += bytes.length - this.#send(list, full)
+  }
+
+  /** Drops what the guest has made available; it is counted. */
+  discard(): void {
+    const { queue } = this
+    const { batch } = this.#owner
+    try {
+      do {
+        const bytes = queue.gather(batch, 'readable', GATHER_LEN)
+        queue.complete(batch, bytes)
+        this.#counters.guestToHostDropped += bytes
+      } while (batch.count > 0 || queue.enableNotify())
+      if (queue.flush()) this.#interrupt()
+    } catch (error) {
+      this.#owner.fault(queue, error)
+    }
+  }
+
+  /** The last run, and what is left is dropped; afterwards the ring is not touched again. */
+  remove(): void {
+    this.run()
+    this.discard()
+    this.#removed = true
+    this.chardev = undefined
+    if (this.#hold) this.#counters.guestToHostDropped += this.#hold.clear()
+    this.#counters.held = 0
+  }
+
+  /** Hands guest output to the chardev and the policy; returns the bytes that are dealt with. */
+  #send(list: Iovec, full: boolean): number {
+    const { total } = list
+    let taken = 0
+    if (!full && total > 0 && this.chardev?.connected) {
+      const result = this.chardev.writev(list)
+      taken = result === GONE ? 0 : result
+    }
+    this.#counters.guestToHostBytes += taken
+    if (this.#settings.policy === 'block') return taken
+    if (taken < total) {
+      const drop = this.#settings.policy === 'drop-oldest' ? 'oldest' : 'newest'
+      this.#counters.guestToHostDropped += this.#hold ? this.#hold.take(list, taken, drop) : total - taken
+      this.#counters.held = this.#hold?.len ?? 0
+    }
+    return total
+  }
+
+  /** Sends what is held first; true when nothing is held any more. */
+  #sendHeld(): boolean {
+    const hold = this.#hold
+    if (!hold) return true
+    const { list } = this.#owner.batch
+    while (hold.len > 0) {
+      if (!this.chardev?.connected) return false
+      hold.lend(list)
+      const taken = this.chardev.writev(list)
+      if (taken <= 0) return false
+      hold.consume(taken)
+      this.#counters.held = hold.len
+      this.#counters.guestToHostBytes += taken
+    }
+    return true
+  }
+
+  #defer(): void {
+    if (this.#deferred) return
+    this.#deferred = true
+    this.#owner.defer(() => {
+      this.#deferred = false
+      this.run()
+    })
+  }
+
+  #interrupt(): void {
+    this.#counters.interrupts++
+    this.#owner.interrupt(this.queue)
+  }
+}
