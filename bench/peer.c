@@ -1,0 +1,65 @@
+/*
+ * The host's end of a bench port: connects to a unix socket and consumes, produces or echoes. The last line of output
+ * is JSON. Times are nanoseconds, from the first byte to the last. In C so that it costs next to nothing itself, the
+ * same for every device that is measured.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+static char buffer[1 << 20];
+
+static uint64_t now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void fail(const char *what) {
+  fprintf(stderr, "peer: %s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
+static int dial(const char *path) {
+  struct sockaddr_un at = {.sun_family = AF_UNIX};
+  strncpy(at.sun_path, path, sizeof at.sun_path - 1);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || connect(fd, (struct sockaddr *)&at, sizeof at) < 0) fail(path);
+  puts("ready");
+  fflush(stdout);
+  return fd;
+}
+
+static void put(int fd, const char *from, size_t len) {
+  for (ssize_t n; len > 0; from += n, len -= (size_t)n)
+    if ((n = write(fd, from, len)) < 0) fail("write");
+}
+
+int main(int argc, char **argv) {
+  if (argc < 3) return 2;
+  int fd = dial(argv[2]);
+  uint64_t bytes = argc > 3 ? strtoull(argv[3], NULL, 10) : 0, done = 0, start = 0;
+  size_t size = argc > 4 ? strtoull(argv[4], NULL, 10) : sizeof buffer;
+  if (size == 0 || size > sizeof buffer) size = sizeof buffer;
+  if (strcmp(argv[1], "source") == 0) {
+    start = now();
+    for (; done < bytes; done += size) put(fd, buffer, size);
+  } else {
+    ssize_t n;
+    int echo = strcmp(argv[1], "echo") == 0;
+    while ((echo || done < bytes) && (n = read(fd, buffer, sizeof buffer)) > 0) {
+      if (start == 0) start = now();
+      if (echo) put(fd, buffer, (size_t)n);
+      done += (uint64_t)n;
+    }
+  }
+  printf("{\"bytes\":%llu,\"ns\":%llu}\n", (unsigned long long)done, (unsigned long long)(now() - start));
+  return 0;
+}

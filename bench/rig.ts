@@ -1,0 +1,116 @@
+/**
+ * One stock guest with both devices plugged in, ours and QEMU's own, each with one port that leads to a unix socket:
+ * whatever is measured on one is measured on the other in the same run.
+ */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { guestProgram } from '../lab/fetch/compiler.ts'
+import { ensureKernel } from '../lab/fetch/kernel.ts'
+import { ensureQemu } from '../lab/fetch/qemu.ts'
+import { Machine } from '../lab/machine.ts'
+import { repoRoot } from '../lab/paths.ts'
+import { createDevice, type Device } from '../src/index.ts'
+
+export const SIDES = ['ours', 'qemu'] as const
+export type Side = (typeof SIDES)[number]
+
+const MEMORY = '512M'
+
+export interface PeerResult {
+  bytes: number
+  ns: number
+}
+
+export class Rig {
+  readonly machine: Machine
+  readonly qemuVersion: string
+  readonly kernelVersion: string
+  readonly #device: Device
+  readonly #peer: string
+  readonly #socket: Record<Side, string>
+  /** Character device in the guest. */
+  readonly #node: Record<Side, string>
+
+  static async start(): Promise<Rig> {
+    const qemu = await ensureQemu()
+    const kernel = await ensureKernel('6.1')
+    const peer = await guestProgram('peer', await readFile(join(repoRoot(), 'bench', 'peer.c'), 'utf8'))
+    const device = await createDevice()
+    try {
+      const ours = join(device.stateDir, 'bench.sock')
+      await device.addPort({ name: 'bench.ours', chardev: `unix:${ours},server=on` })
+      const theirs = join(device.stateDir, 'theirs.sock')
+      const machine = await Machine.boot({
+        qemu: qemu.path,
+        kernel,
+        memory: MEMORY,
+        machineType: 'q35,memory-backend=mem0',
+        args: [
+          ...['-object', `memory-backend-memfd,id=mem0,size=${MEMORY},share=on`],
+          ...device.qemuArgs,
+          ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=theirs,path=${theirs},server=on,wait=off`],
+          ...['-device', 'virtserialport,chardev=theirs,name=bench.qemu'],
+        ],
+      })
+      const node = async (name: string): Promise<string> =>
+        `/dev/${await machine.sh(`cd /sys/class/virtio-ports && grep -lx ${name} */name | cut -d/ -f1`)}`
+      const nodes = { ours: await node('bench.ours'), qemu: await node('bench.qemu') }
+      return new Rig(machine, device, peer, { ours, qemu: theirs }, nodes, qemu.version, kernel.version)
+    } catch (error) {
+      await device.close()
+      throw error
+    }
+  }
+
+  private constructor(
+    machine: Machine,
+    device: Device,
+    peer: string,
+    socket: Record<Side, string>,
+    node: Record<Side, string>,
+    qemuVersion: string,
+    kernelVersion: string,
+  ) {
+    this.machine = machine
+    this.#device = device
+    this.#peer = peer
+    this.#socket = socket
+    this.#node = node
+    this.qemuVersion = qemuVersion
+    this.kernelVersion = kernelVersion
+  }
+
+  /** Starts the host's end of a port: `sink BYTES`, `source BYTES SIZE` or `echo`. Resolves when it is connected. */
+  async peer(side: Side, mode: 'sink' | 'source' | 'echo', ...words: number[]): Promise<() => Promise<PeerResult>> {
+    const child = spawn(this.#peer, [mode, this.#socket[side], ...words.map(String)], { stdio: ['ignore', 'pipe', 'inherit'] })
+    let text = ''
+    const ended = new Promise<void>((resolve) => child.on('close', () => resolve()))
+    await new Promise<void>((resolve) => {
+      child.stdout.on('data', (chunk: Buffer) => {
+        text += chunk.toString()
+        if (text.includes('ready\n')) resolve()
+      })
+      child.on('close', () => resolve())
+    })
+    return async () => {
+      if (mode === 'echo') hangUp(child)
+      await ended
+      const line = text.trim().split('\n').at(-1) ?? ''
+      return mode === 'echo' ? { bytes: 0, ns: 0 } : (JSON.parse(line) as PeerResult)
+    }
+  }
+
+  vmtest(side: Side, command: string, words: string): Promise<Record<string, unknown>> {
+    return this.machine.vmtest(`${command} ${this.#node[side]} ${words}`, { timeout: 120_000 })
+  }
+
+  async close(): Promise<void> {
+    await this.machine.close()
+    await this.#device.close()
+  }
+}
+
+function hangUp(child: ChildProcess): void {
+  child.kill('SIGTERM')
+}
