@@ -142,6 +142,11 @@ export class AgentLink {
     })
   }
 
+  /** False when QEMU has gone. */
+  get open(): boolean {
+    return !this.#socket.destroyed
+  }
+
   start(command: string): Job {
     const text = Buffer.from(command)
     if (!this.#up) throw new VmchannelError('ERR_VMCHANNEL_CLOSED', `the guest's agent is not up: ${command}`)

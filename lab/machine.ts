@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { VmchannelError } from '../src/errors.ts'
 import { AgentLink, type Job, type RunResult } from './agent.ts'
 import { ConsoleLog } from './console-log.ts'
@@ -31,10 +32,10 @@ export interface MachineOptions {
   /** Machine type with its options, e.g. `q35,memory-backend=mem0`; default q35. */
   machineType?: string
   cpus?: number
-  /** More arguments for QEMU. */
-  args?: readonly string[]
+  /** More arguments for QEMU; the function is told the machine's folder, for sockets. */
+  args?: readonly string[] | ((folder: string) => readonly string[])
   /** Turns QEMU's command line into what is really started, e.g. our wrapper. */
-  launcher?: (qemu: string, args: string[]) => Launch
+  launcher?: (qemu: string, args: string[], folder: string) => Launch | Promise<Launch>
   /** What is in the guest. */
   guest?: GuestOptions
   /** More words for the kernel's command line. */
@@ -44,9 +45,13 @@ export interface MachineOptions {
 }
 
 const TAIL_LINES = 60
-const live = new Set<number>()
+/** Process id → folder, for what must not outlive us. */
+const live = new Map<number, string>()
 process.on('exit', () => {
-  for (const pid of live) kill(pid)
+  for (const [pid, folder] of live) {
+    kill(pid)
+    rmSync(folder, { recursive: true, force: true })
+  }
 })
 
 export class Machine {
@@ -112,12 +117,7 @@ export class Machine {
   async sh(command: string, options: { timeout?: number } = {}): Promise<string> {
     const { status, output } = await this.run(command, options)
     if (status === 0) return output.replace(/\n$/, '')
-    throw this.#gone(`guest command ended with ${status}: ${command}\n${output}`)
-  }
-
-  /** Runs `vmtest WORDS` in the guest and gives what it reported. */
-  async vmtest(words: string, options: { timeout?: number } = {}): Promise<Record<string, unknown>> {
-    return JSON.parse(await this.sh(`vmtest ${words}`, options)) as Record<string, unknown>
+    throw new VmchannelError('ERR_VMCHANNEL_INTERNAL', `guest command ended with ${status}: ${command}\n${output}`)
   }
 
   /** Starts a shell command in the guest in the background. */
@@ -213,8 +213,10 @@ export class Machine {
       this.#qmp.negotiate().catch(() => {})
     })
     words.push('-serial', 'chardev:lab-console', '-serial', 'chardev:lab-agent')
-    words.push('-mon', 'chardev=lab-qmp,mode=control', ...(options.args ?? []))
-    this.#spawn(options.launcher?.(options.qemu, words) ?? { file: options.qemu, args: words })
+    words.push('-mon', 'chardev=lab-qmp,mode=control')
+    words.push(...(typeof options.args === 'function' ? options.args(this.folder) : (options.args ?? [])))
+    const launch = await options.launcher?.(options.qemu, words, this.folder)
+    this.#spawn(launch ?? { file: options.qemu, args: words })
     await this.waitForStart(0)
   }
 
@@ -229,7 +231,7 @@ export class Machine {
     this.#child = child
     child.stderr.setEncoding('utf8')
     child.stderr.on('data', (text: unknown) => (this.#stderr = (this.#stderr + String(text)).slice(-65_536)))
-    if (child.pid) live.add(child.pid)
+    if (child.pid) live.set(child.pid, this.folder)
     this.#exited = new Promise((resolve) => {
       child.on('error', (cause) => {
         this.#fail(
@@ -263,11 +265,13 @@ export class Machine {
     for (const waiter of this.#waiting.splice(0)) waiter()
   }
 
-  /** If the machine fails meanwhile, that is the better explanation. */
+  /** If the machine fails meanwhile, that is the better explanation; sockets close a moment before the process ends. */
   async #guard<T>(work: Promise<T>): Promise<T> {
     try {
       return await work
     } catch (error) {
+      const closed = error instanceof VmchannelError && error.code === 'ERR_VMCHANNEL_CLOSED'
+      if (closed && !this.#agent?.open) await Promise.race([this.#exited, sleep(1000)])
       throw this.#failure ?? error
     }
   }

@@ -1,0 +1,82 @@
+/* SHA-256 (FIPS 180-4), for checksums over what went through a port. */
+#ifndef SHA256_H
+#define SHA256_H
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+struct sha256 {
+  uint32_t h[8];
+  uint64_t len;
+  unsigned char block[64];
+};
+
+static inline uint32_t sha256_rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
+
+static void sha256_block(uint32_t h[8], const unsigned char *in) {
+  static const uint32_t k[64] = {
+      0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+      0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+      0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+      0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+      0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+      0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+      0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+      0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+  uint32_t w[64], s[8];
+  for (int i = 0; i < 16; i++)
+    w[i] = (uint32_t)in[4 * i] << 24 | (uint32_t)in[4 * i + 1] << 16 | (uint32_t)in[4 * i + 2] << 8 | in[4 * i + 3];
+  for (int i = 16; i < 64; i++) {
+    uint32_t a = w[i - 15], b = w[i - 2];
+    w[i] = w[i - 16] + w[i - 7] + (sha256_rotate(a, 7) ^ sha256_rotate(a, 18) ^ a >> 3) +
+           (sha256_rotate(b, 17) ^ sha256_rotate(b, 19) ^ b >> 10);
+  }
+  memcpy(s, h, sizeof s);
+  for (int i = 0; i < 64; i++) {
+    uint32_t e = s[4], a = s[0];
+    uint32_t t1 = s[7] + (sha256_rotate(e, 6) ^ sha256_rotate(e, 11) ^ sha256_rotate(e, 25)) +
+                  ((e & s[5]) ^ (~e & s[6])) + k[i] + w[i];
+    uint32_t t2 = (sha256_rotate(a, 2) ^ sha256_rotate(a, 13) ^ sha256_rotate(a, 22)) +
+                  ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
+    memmove(s + 1, s, 7 * sizeof *s);
+    s[4] += t1;
+    s[0] = t1 + t2;
+  }
+  for (int i = 0; i < 8; i++) h[i] += s[i];
+}
+
+static inline void sha256_start(struct sha256 *c) {
+  static const uint32_t first[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                    0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  memcpy(c->h, first, sizeof first);
+  c->len = 0;
+}
+
+static inline void sha256_add(struct sha256 *c, const void *data, size_t len) {
+  const unsigned char *in = data;
+  size_t held = c->len & 63;
+  c->len += len;
+  if (held) {
+    size_t part = len < 64 - held ? len : 64 - held;
+    memcpy(c->block + held, in, part);
+    if (held + part < 64) return;
+    sha256_block(c->h, c->block);
+    in += part, len -= part;
+  }
+  for (; len >= 64; in += 64, len -= 64) sha256_block(c->h, in);
+  memcpy(c->block, in, len);
+}
+
+/* The digest in hexadecimal; the context is used up. */
+static inline const char *sha256_end(struct sha256 *c) {
+  static char text[65];
+  static const unsigned char pad[64] = {0x80};
+  unsigned char bits[8];
+  uint64_t len = c->len * 8;
+  for (int i = 0; i < 8; i++) bits[i] = (unsigned char)(len >> (56 - 8 * i));
+  sha256_add(c, pad, 1 + ((119 - (c->len & 63)) & 63));
+  sha256_add(c, bits, 8);
+  for (int i = 0; i < 8; i++) sprintf(text + 8 * i, "%08x", c->h[i]);
+  return text;
+}
+#endif
