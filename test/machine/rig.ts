@@ -1,0 +1,160 @@
+/**
+ * A real QEMU with a real guest on our device, the device in the test's own process so that tests can look inside.
+ * Host peers are plain unix socket clients.
+ */
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { ensureKernel, type KernelSeries } from '../../lab/fetch/kernel.ts'
+import { ensureQemu } from '../../lab/fetch/qemu.ts'
+import { Machine, type MachineOptions } from '../../lab/machine.ts'
+import { openChardev } from '../../src/chardev/registry.ts'
+import { listenVfioUser, type VfioUserServer } from '../../src/device/attach/vfio-user/server.ts'
+import type { ConsoleOptions } from '../../src/device/console-options.ts'
+import { ConsoleDevice } from '../../src/device/console.ts'
+import { VirtioPci } from '../../src/device/pci/virtio-pci.ts'
+import type { Port } from '../../src/device/port.ts'
+import { GuestMemory } from '../../src/mem/guest-memory.ts'
+import { parsePortSpec } from '../../src/port-spec.ts'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+
+export interface RigOptions extends Pick<MachineOptions, 'append' | 'args' | 'guest' | 'machineType' | 'cpus'> {
+  kernel?: KernelSeries
+  ports?: string[]
+  device?: ConsoleOptions
+  vectors?: number
+}
+
+export class Rig {
+  readonly folder: string = mkdtempSync(join(tmpdir(), 'vmchannel-test-'))
+  readonly device: ConsoleDevice
+  readonly log: string[] = []
+  machine!: Machine
+  server!: VfioUserServer
+  readonly #vectors: number | undefined
+  readonly #sockets: Socket[] = []
+
+  static async start(options: RigOptions = {}): Promise<Rig> {
+    const rig = new Rig(options)
+    try {
+      await rig.#boot(options)
+      return rig
+    } catch (error) {
+      await rig.close()
+      throw error
+    }
+  }
+
+  private constructor(options: RigOptions) {
+    const note = (level: string) => (message: string) => void this.log.push(`${level}: ${message}`)
+    const log = { error: note('error'), warn: note('warn'), info: note('info'), debug: () => {} }
+    this.device = new ConsoleDevice({ log, defer: setImmediate, ...options.device })
+    this.#vectors = options.vectors
+  }
+
+  async #boot(options: RigOptions): Promise<void> {
+    const memory = new GuestMemory()
+    const pci = new VirtioPci(this.device, memory, this.#vectors === undefined ? {} : { vectors: this.#vectors })
+    const path = join(this.folder, 'vfio-user.sock')
+    const say = (message: string) => void this.log.push(message)
+    const log = { error: say, warn: say, info: say, debug: () => {} }
+    this.server = await listenVfioUser({ path, memory, function: pci, log })
+    for (const spec of options.ports ?? []) await this.addPort(spec)
+    const qemu = await ensureQemu()
+    const kernel = await ensureKernel(options.kernel ?? '6.1')
+    const { append, guest, cpus } = options
+    this.machine = await Machine.boot({
+      qemu: qemu.path,
+      kernel,
+      machineType: `${options.machineType ?? 'q35'},memory-backend=mem0`,
+      args: [
+        ...['-object', 'memory-backend-memfd,id=mem0,size=256M,share=on'],
+        ...['-device', JSON.stringify({ driver: 'vfio-user-pci', id: 'vmch', socket: { type: 'unix', path } })],
+        ...(options.args ?? []),
+      ],
+      ...(append === undefined ? {} : { append }),
+      ...(guest === undefined ? {} : { guest }),
+      ...(cpus === undefined ? {} : { cpus }),
+    })
+  }
+
+  /** Adds a port; `unix` alone becomes a socket in the rig's folder that `connect(name)` finds. */
+  addPort(text: string): Promise<Port> {
+    const words = text.split(',')
+    const name = words.find((word) => word.startsWith('name='))?.slice(5) ?? `unnamed-${this.device.ports.length}`
+    if (words[0] === 'unix') words[0] = `unix:${this.socket(name)},server=on`
+    const spec = parsePortSpec(words.join(','), 'port')
+    const settings = {
+      ...{ id: spec.id, name: spec.name, console: spec.console ?? false, policy: spec.policy ?? 'block' },
+      ...{ buffer: spec.buffer ?? 65_536, onClose: spec.onClose, drainMs: spec.drainMs ?? 1000 },
+    } as const
+    return this.device.addPort(settings, (end) => openChardev(spec.chardev, end))
+  }
+
+  socket(name: string): string {
+    return join(this.folder, `${name}.sock`)
+  }
+
+  port(name: string): Port {
+    return this.device.ports.find((port) => port.settings.name === name)!
+  }
+
+  /** A host peer of a port, connected and seen by the device. */
+  async connect(name: string): Promise<Socket> {
+    const socket = connect({ path: this.socket(name), allowHalfOpen: true })
+    this.#sockets.push(socket)
+    socket.on('error', () => {})
+    await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject))
+    await until(() => this.port(name).hostConnected, `${name}: the device sees its peer`)
+    return socket
+  }
+
+  /** The guest's character device of a named port; waits for it to appear. */
+  async node(name: string): Promise<string> {
+    const script = `for i in 1 2 3 4 5 6 7 8 9 10; do n=$(cd /sys/class/virtio-ports && grep -lx ${name} */name 2>/dev/null) && break; sleep 0.2; done; echo "$n"`
+    const found = await this.machine.sh(script)
+    if (!found) throw new Error(`the guest has no port ${name}`)
+    return `/dev/${found.split('/')[0]}`
+  }
+
+  async close(): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy()
+    await this.machine?.close()
+    this.server?.close()
+    this.device.close()
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+export async function until(condition: () => boolean | Promise<boolean>, what: string, ms = 10_000): Promise<void> {
+  const deadline = Date.now() + ms
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`did not happen within ${ms} ms: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+/** Reads exactly `len` bytes from a peer. */
+export function readBytes(socket: Socket, len: number, ms = 30_000): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let got = 0
+    const timer = setTimeout(() => done(new Error(`got ${got} of ${len} bytes within ${ms} ms`)), ms)
+    const done = (error?: Error): void => {
+      clearTimeout(timer)
+      socket.off('data', take).off('close', gone)
+      socket.pause()
+      if (error) reject(error)
+      else resolve(Buffer.concat(chunks))
+    }
+    const gone = (): void => done(new Error(`closed after ${got} of ${len} bytes`))
+    const take = (chunk: Buffer): void => {
+      chunks.push(chunk)
+      got += chunk.length
+      if (got >= len) done(got > len ? new Error(`${got - len} bytes too many`) : undefined)
+    }
+    if (len === 0) return done()
+    socket.on('data', take).on('close', gone)
+    socket.resume()
+  })
+}
