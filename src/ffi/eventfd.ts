@@ -40,9 +40,9 @@ export function drainEventfd(fd: number): number {
  */
 export function adoptEventfd(fd: number): boolean {
   try {
-    if (!readlinkSync(`/proc/self/fd/${fd}`).includes('[eventfd]')) return false
+    if (!readlinkSync(`/proc/self/fd/${fd}`).includes('[eventfd')) return false
   } catch {
-    return false
+    // No /proc in this sandbox: a VM without interrupts would be worse than believing the VMM.
   }
   const flags = fcntlFunction(fd, F_GETFL, 0)
   if (flags === -1) return false

@@ -58,17 +58,18 @@ export class Receiver {
   /** The kernel had to drop descriptors: out of descriptors here. */
   truncated = false
   readonly #header = new MessageHeader()
+  /** Held, or the address would outlive it. */
+  readonly #buffer: Uint8Array
   readonly #address: number
-  readonly #size: number
 
   constructor(buffer: Uint8Array) {
+    this.#buffer = buffer
     this.#address = Number(addressOf(buffer))
-    this.#size = buffer.length
   }
 
   /** Receives at most `len` bytes to `offset`, without waiting; returns the bytes, 0 at the end, or -errno. */
   receive(fd: number, offset: number, len: number): number {
-    if (offset < 0 || len <= 0 || offset + len > this.#size) throw new RangeError('receive outside the buffer')
+    if (offset < 0 || len <= 0 || offset + len > this.#buffer.length) throw new RangeError('receive outside the buffer')
     const { words, bytes } = this.#header
     this.#header.setData(this.#address + offset, len)
     this.fds = NO_FDS

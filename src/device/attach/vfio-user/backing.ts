@@ -5,8 +5,14 @@
  * a new view of it would cost the garbage collector milliseconds each time: a file that nobody uses stays mapped a while.
  */
 
+import { VmchannelError } from '../../../errors.ts'
 import { SharedMapping, type FileFacts } from '../../../ffi/mmap.ts'
 
+/**
+ * Files of one VMM at a time: each takes one of the mappings that the kernel allows this process. QEMU has one per memory
+ * back end, and a handful of firmware files with aux-ram-share=on.
+ */
+const MAX_FILES = 512
 /** How long a file may be unused before its memory goes back; long enough for a reboot of the guest's firmware. */
 const IDLE_MS = 10_000
 
@@ -37,6 +43,7 @@ export class Backings {
     const key = `${facts.identity}:${facts.writable}:${facts.size}`
     let backing = this.#files.get(key)
     if (!backing) {
+      this.#makeRoom()
       backing = new Backing(new SharedMapping(fd, facts.size, facts.writable))
       this.#files.set(key, backing)
     }
@@ -55,6 +62,13 @@ export class Backings {
   /** Drops all memory at once. */
   close(): void {
     for (const backing of this.#files.values()) this.#drop(backing)
+  }
+
+  #makeRoom(): void {
+    if (this.#files.size < MAX_FILES) return
+    for (const backing of this.#files.values()) if (backing.users === 0) this.#drop(backing)
+    if (this.#files.size < MAX_FILES) return
+    throw new VmchannelError('ERR_VMCHANNEL_MEMORY', `guest memory in more than ${MAX_FILES} files`)
   }
 
   #drop(backing: Backing): void {

@@ -26,6 +26,8 @@ import {
 /** QEMU's own limit (max_dma_maps). */
 const MAX_MAPS = 65535
 const PAGE = 4096
+/** Lines that one VMM may fill the log with. */
+const MAX_COMPLAINTS = 8
 
 /** Guest memory that the VMM keeps for itself. */
 export interface UnsharedMemory {
@@ -50,6 +52,7 @@ export class DmaTable {
   /** Sorted by iova, never overlapping. */
   readonly #entries: Entry[] = []
   #warnedUnsealed = false
+  #complaints = 0
 
   constructor(memory: GuestMemory, log: Log) {
     this.#memory = memory
@@ -143,7 +146,7 @@ export class DmaTable {
     try {
       backing = this.#backings.acquire(fd, facts)
     } catch (error) {
-      this.#log.error(describeError(error))
+      this.#complain(`guest memory at ${hex(iova)} of ${size} bytes cannot be mapped: ${describeError(error)}`)
       return -ERRNO.ENOMEM
     }
     const entry = { iova, size, flags, offset, identity: facts.identity, backing }
@@ -154,8 +157,12 @@ export class DmaTable {
   }
 
   #refuse(iova: number, size: number, why: string): number {
-    this.#log.warn(`guest memory at ${hex(iova)} of ${size} bytes refused: ${why}`)
+    this.#complain(`guest memory at ${hex(iova)} of ${size} bytes refused: ${why}`)
     return -ERRNO.EINVAL
+  }
+
+  #complain(line: string): void {
+    if (this.#complaints++ < MAX_COMPLAINTS) this.#log.warn(line)
   }
 
   /** Whether the very same mapping is there already: saying it twice is allowed. */

@@ -53,7 +53,6 @@ export const UNSHARED_HINT =
   'give the machine shared memory: -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem'
 
 /** Listens for a VMM. Rejects with VmchannelError. */
-// oxlint-disable-next-line require-await -- rejecting is the contract, whatever listening takes
 export async function listenVfioUser(options: VfioUserOptions): Promise<VfioUserServer> {
   return new Server(options)
 }
@@ -66,6 +65,8 @@ class Server implements VfioUserServer {
   readonly #waiting = new Set<Session>()
   #session: Session | undefined
   #closed = false
+  #retry: NodeJS.Timeout | undefined
+  #toldSecond = false
 
   constructor(options: VfioUserOptions) {
     this.#options = options
@@ -97,6 +98,7 @@ class Server implements VfioUserServer {
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    clearTimeout(this.#retry)
     this.#watch.close()
     this.#listener.close()
     for (const session of this.#waiting) session.end('the device was closed')
@@ -112,7 +114,7 @@ class Server implements VfioUserServer {
       // Out of descriptors, most likely: try again later instead of spinning on a socket that stays readable.
       log.error(describeError(error))
       this.#watch.want(false, false)
-      setTimeout(() => !this.#closed && this.#watch.want(true, false), 1000).unref()
+      this.#retry = setTimeout(() => this.#watch.want(true, false), 1000)
       return
     }
     if (fd === undefined) return
@@ -148,9 +150,12 @@ class Server implements VfioUserServer {
   #attach(session: Session): boolean {
     const { log, path } = this.#options
     if (this.#session) {
-      log.warn(`${path}: a second VMM was refused, one is attached`)
+      // Whoever tries for ever must not fill the log.
+      if (!this.#toldSecond) log.warn(`${path}: a second VMM was refused, one is attached`)
+      this.#toldSecond = true
       return false
     }
+    this.#toldSecond = false
     this.#waiting.delete(session)
     this.#session = session
     return true

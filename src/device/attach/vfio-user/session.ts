@@ -132,7 +132,10 @@ export class Session {
     }
     table[COMMAND.DEVICE_GET_REGION_INFO] = regionInfo(regions.sizes)
     table[COMMAND.DEVICE_GET_IRQ_INFO] = irqInfo(pci)
-    table[COMMAND.DEVICE_SET_IRQS] = (message) => this.#irqs.set(message)
+    table[COMMAND.DEVICE_SET_IRQS] = (message) => {
+      this.#lookForUnshared()
+      return this.#irqs.set(message)
+    }
     table[COMMAND.REGION_READ] = (message, reply) => regions.read(message, reply)
     table[COMMAND.REGION_WRITE] = (message, reply) => regions.write(message, reply)
     table[COMMAND.DEVICE_RESET] = () => {
@@ -201,7 +204,7 @@ export class Session {
     this.#stream.send(bytes, size)
   }
 
-  /** QEMU asks for device info after it has mapped all of guest RAM. */
+  /** QEMU asks for device info after it has mapped all of guest RAM; others map it later, but before interrupts. */
   #lookForUnshared(): void {
     const found = this.#toldUnshared ? undefined : this.#dma.nothingShared()
     if (!found) return

@@ -179,6 +179,26 @@ test('E3: thousands of maps are bounded and cheap to take away', async () => {
   expect(rig.memory.regions).toHaveLength(count / 2)
 })
 
+test('E3: the number of files is bounded, and files that nobody uses make room', async () => {
+  const ENOMEM = 12
+  const round = async (first: number): Promise<number> => {
+    for (let i = 0; i < 600; i++) {
+      const fd = createMemfd('ram', true)
+      ftruncateSync(fd, 4096)
+      const result = await vmm.mapMemory(first + i * 4096, 4096, fd)
+      closeSync(fd)
+      if (result === ENOMEM) return i
+      expect(result).toBe(0)
+    }
+    return 600
+  }
+  expect(await round(0)).toBe(512)
+  expect(await vmm.unmapMemory(0, 0, 2)).toBe(0)
+  expect(await round(2 ** 30)).toBe(512)
+  for (let i = 0; i < 20; i++) expect(await round(2 ** 31)).toBe(0)
+  expect(rig.lines.filter((l) => l.startsWith('warn')).length).toBeLessThanOrEqual(8)
+})
+
 test('E3: unmapping while somebody holds a view harms nobody', async () => {
   const fd = ram(MIB)
   await vmm.mapMemory(0, MIB, fd)
@@ -208,6 +228,14 @@ test('guest RAM without a descriptor is noticed before the guest runs, once', as
   expect(rig.memory.regions).toEqual([])
   expect(await vmm.unmapMemory(0, 256 * MIB)).toBe(0)
   expect(rig.server.unsharedAt(0x1234)).toBeUndefined()
+})
+
+test('a VMM that maps its memory after asking about the device is told too', async () => {
+  await vmm.request(4, concat(u32(16), u32(0), u32(0), u32(0)))
+  expect(await vmm.mapMemory(0, 256 * MIB, undefined)).toBe(0)
+  expect(rig.unshared).toEqual([])
+  expect(await vmm.setIrqs(0x21, 2, 0, 0)).toBe(0)
+  expect(rig.unshared).toHaveLength(1)
 })
 
 test('video memory and firmware without descriptors are nothing to complain about', async () => {

@@ -9,6 +9,10 @@ import { openFds, openRig, until, type Rig } from './rig.ts'
 const EINVAL = 22
 const ENOTTY = 25
 
+const u16 = (n: number): Buffer => u32(n).subarray(0, 2)
+const json = (text: string | Uint8Array): Buffer => concat(u32(0), Buffer.from(text))
+const region = (index: number, argsz = 32): Buffer => concat(u32(argsz), u32(0), u32(index), u32(0), u64(0), u64(0))
+
 let rig: Rig
 let before: string[]
 beforeEach(async () => {
@@ -60,8 +64,6 @@ test('E1: a size that lies about the payload', async () => {
 })
 
 test('E1: versions that are none', async () => {
-  const u16 = (n: number): Buffer => u32(n).subarray(0, 2)
-  const json = (text: string | Buffer): Buffer => concat(u32(0), Buffer.from(text))
   const bad = [
     Buffer.alloc(0),
     Buffer.alloc(3),
@@ -190,7 +192,6 @@ test('E2: accesses outside, of nothing, of too much, of regions that are none', 
 
 test('E2: questions about regions and interrupts that are none', async () => {
   const vmm = await FakeVmm.attach(rig.path)
-  const region = (index: number, argsz = 32): Buffer => concat(u32(argsz), u32(0), u32(index), u32(0), u64(0), u64(0))
   for (const index of [9, 100, 0xffff_ffff]) expect(await vmm.errno(5, region(index))).toBe(EINVAL)
   for (const argsz of [0, 31]) expect(await vmm.errno(5, region(0, argsz))).toBe(EINVAL)
   expect((await vmm.request(5, region(0, 0xffff_ffff))).payload).toHaveLength(32)

@@ -49,21 +49,12 @@ export class RealQemu {
     const kind = options.memory ?? 'shared'
     const backend = `memory-backend-memfd,id=mem,size=${size},share=${kind === 'shared' ? 'on' : 'off'}`
     const device = { driver: 'vfio-user-pci', id: 'toy', addr: '05.0', socket: { type: 'unix', path: options.socket } }
-    const args = [
-      ...[
-        '-accel',
-        'qtest',
-        '-machine',
-        kind === 'anonymous' ? 'q35' : 'q35,memory-backend=mem',
-        '-m',
-        `${size / 2 ** 20}`,
-      ],
-      ...(kind === 'anonymous' ? [] : ['-object', backend]),
-      ...['-display', 'none', '-nodefaults', '-qmp', `unix:${folder}/qmp`],
-      ...['-qtest', `unix:${folder}/qtest`, '-qtest-log', '/dev/null'],
-      ...['-device', JSON.stringify({ ...device, ...options.device })],
-      ...(options.args ?? []),
-    ]
+    const machine = kind === 'anonymous' ? 'q35' : 'q35,memory-backend=mem'
+    const args = ['-accel', 'qtest', '-machine', machine, '-m', `${size / 2 ** 20}`]
+    if (kind !== 'anonymous') args.push('-object', backend)
+    args.push('-display', 'none', '-nodefaults', '-qmp', `unix:${folder}/qmp`)
+    args.push('-qtest', `unix:${folder}/qtest`, '-qtest-log', '/dev/null')
+    args.push('-device', JSON.stringify({ ...device, ...options.device }), ...(options.args ?? []))
     const qemu = new RealQemu(spawn(path, args, { stdio: ['ignore', 'ignore', 'pipe'] }), folder)
     qemu.#servers.push(qmp, qtest)
     const connected = Promise.all([once(qmp, 'connection'), once(qtest, 'connection')]) as Promise<[[Socket], [Socket]]>

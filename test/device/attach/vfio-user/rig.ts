@@ -84,5 +84,5 @@ export function openFds(): string[] {
       }
     })
     .filter((target) => target !== '' && !target.startsWith('/proc/'))
-    .sort()
+    .toSorted()
 }

@@ -13,6 +13,15 @@ import { ToyFunction } from './toy-function.ts'
 
 const EBUSY = 16
 
+function fail(): never {
+  throw new Error('mistake')
+}
+
+/** SET_IRQS for one MSI-X vector; its descriptor goes with the first byte. */
+function set(id: number, vector: number): Buffer {
+  return message(id, 8, concat(u32(20), u32(0x24), u32(2), u32(vector), u32(1)))
+}
+
 let rig: Rig
 let before: string[]
 beforeEach(async () => {
@@ -168,9 +177,6 @@ test('a device that throws costs an errno and one line, not the process', async 
 test('callbacks that throw are logged and change nothing', async () => {
   rig.server.close()
   const lines: string[] = []
-  const fail = () => {
-    throw new Error('mistake')
-  }
   const server = await listenVfioUser({
     path: rig.path,
     memory: new GuestMemory(),
@@ -219,6 +225,20 @@ test('a VMM that stops reading is not read from either, and goes on where it was
   vmm.close()
 })
 
+test('a VMM that vanishes while a reply is stuck is noticed', async () => {
+  const vmm = await FakeVmm.attach(rig.path)
+  vmm.reading(false)
+  for (let i = 0; i < 100; i++) {
+    vmm.trySend(message(i, 9, access(0, 0, 0x3000)))
+    await turn()
+  }
+  const handled = rig.server.counters!.requests
+  expect(handled).toBeLessThan(100)
+  vmm.close()
+  await rig.detached()
+  expect(openFds()).toEqual(before)
+})
+
 test('a flood of notifies leaves turns to others', async () => {
   const vmm = await FakeVmm.attach(rig.path)
   const notify = message(1, 10, access(0, 0x3000, 2, Buffer.alloc(2)), 0x10)
@@ -245,8 +265,6 @@ test('a flood of notifies leaves turns to others', async () => {
 test('descriptors go to the message they were sent with, however the stream is cut', async () => {
   const vmm = await FakeVmm.attach(rig.path)
   const eventfds = [createEventfd(), createEventfd()] as const
-  const set = (id: number, vector: number): Buffer =>
-    message(id, 8, concat(u32(20), u32(0x24), u32(2), u32(vector), u32(1)))
   const notify = message(9, 10, access(0, 0, 2, Buffer.alloc(2)), 0x10)
   const open = openFds().length
 
