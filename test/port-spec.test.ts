@@ -41,10 +41,7 @@ describe('what people write', () => {
     ['fifo:/p', { chardev: { kind: 'pipe', path: '/p' } }],
     ['null', { chardev: { kind: 'null' } }],
     ['stream,name=x', { chardev: { kind: 'attach' }, name: 'x' }],
-    [
-      'null,console',
-      { chardev: { kind: 'null' }, console: true, policy: 'drop-oldest', buffer: 65536 },
-    ],
+    ['null,console', { chardev: { kind: 'null' }, console: true, policy: 'drop-oldest', buffer: 65536 }],
     ['null,console=off', { chardev: { kind: 'null' }, console: false }],
     ['null,console=on,policy=discard', { chardev: { kind: 'null' }, console: true, policy: 'discard' }],
     ['null,policy=drop-newest,buffer=1M', { chardev: { kind: 'null' }, policy: 'drop-newest', buffer: 1 << 20 }],
@@ -150,9 +147,14 @@ describe('what is refused, and how', () => {
 })
 
 describe('properties', () => {
-  const optional = <T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(arbitrary, { nil: undefined })
+  const optional = <T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> =>
+    fc.option(arbitrary, { nil: undefined })
   const bool = optional(fc.boolean())
-  const text = fc.string({ unit: fc.constantFrom(...'ab,=:/ .%[]\\"öpath=', 'path=', 'server'), minLength: 1, maxLength: 24 })
+  const text = fc.string({
+    unit: fc.constantFrom(...Array.from('ab,=:/ .%[]\\"ö'), 'path=', 'server'),
+    minLength: 1,
+    maxLength: 24,
+  })
   const chardev = fc.oneof(
     fc.record({
       kind: fc.constant('unix'),
@@ -162,7 +164,12 @@ describe('properties', () => {
       mode: optional(fc.integer({ min: 0, max: 0o777 })),
       halfCloseMs: optional(fc.nat(10_000)),
     }),
-    fc.record({ kind: fc.constant('unix'), path: text, server: fc.constant(false), reconnectMs: optional(fc.nat(9999)) }),
+    fc.record({
+      kind: fc.constant('unix'),
+      path: text,
+      server: fc.constant(false),
+      reconnectMs: optional(fc.nat(9999)),
+    }),
     fc.record({
       kind: fc.constant('tcp'),
       host: fc.constantFrom(undefined, '::1', 'localhost', 'a,b', '0.0.0.0'),
@@ -204,16 +211,38 @@ describe('properties', () => {
   })
 
   test('no text makes it throw anything but a usage error', () => {
-    const word = fc.constantFrom('unix', 'tcp', 'pty', ':', '/p', ',', ',,', '=', 'name', 'server', 'no', '1', '[', ']', 'on')
+    const word = fc.constantFrom(
+      'unix',
+      'tcp',
+      'pty',
+      ':',
+      '/p',
+      ',',
+      ',,',
+      '=',
+      'name',
+      'server',
+      'no',
+      '1',
+      '[',
+      ']',
+      'on',
+    )
     fc.assert(
-      fc.property(fc.oneof(fc.string(), fc.array(word).map((w) => w.join(''))), (source) => {
-        try {
-          parse(source)
-        } catch (error) {
-          expect(error).toBeInstanceOf(VmchannelError)
-          expect((error as VmchannelError).code).toBe('ERR_VMCHANNEL_USAGE')
-        }
-      }),
+      fc.property(
+        fc.oneof(
+          fc.string(),
+          fc.array(word).map((w) => w.join('')),
+        ),
+        (source) => {
+          try {
+            parse(source)
+          } catch (error) {
+            expect(error).toBeInstanceOf(VmchannelError)
+            expect((error as VmchannelError).code).toBe('ERR_VMCHANNEL_USAGE')
+          }
+        },
+      ),
       { numRuns: 3000 },
     )
   })

@@ -7,6 +7,7 @@
 import { describeError, VmchannelError } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import type { ChardevEnd } from './chardev.ts'
+import { aborted } from './listener.ts'
 import { PeerSlot, type SlotOptions } from './peer-slot.ts'
 
 const FIRST_PAUSE_MS = 50
@@ -74,21 +75,20 @@ export async function dial(end: ChardevEnd, options: DialOptions, signal?: Abort
   const abort = (): void => slot.close()
   signal?.addEventListener('abort', abort, { once: true })
   try {
-    signal?.throwIfAborted()
+    if (signal?.aborted) slot.close()
     await attempt()
   } catch (error) {
-    if (reconnectMs === 0 || signal?.aborted) {
+    if (reconnectMs === 0 && !slot.closed) {
       slot.close()
-      throw error instanceof VmchannelError && error.code !== 'ERR_VMCHANNEL_ABORTED'
-        ? new VmchannelError('ERR_VMCHANNEL_CHARDEV', `cannot connect to ${target}: ${error.message}`, {
-            hint: 'start the other side first, or add reconnect-ms=1000 to keep trying',
-            cause: error,
-          })
-        : error
+      throw new VmchannelError('ERR_VMCHANNEL_CHARDEV', `cannot connect to ${target}: ${describeError(error)}`, {
+        hint: 'start the other side first, or add reconnect-ms=1000 to keep trying',
+        cause: error,
+      })
     }
     failed(error)
   } finally {
     signal?.removeEventListener('abort', abort)
   }
+  if (signal?.aborted) throw aborted(label)
   return slot.start()
 }

@@ -13,7 +13,7 @@
  */
 
 import { Watch, type Readiness } from '../ffi/poll.ts'
-import { goneErrno, hungUp, pollable, readv, skim, unread, writev } from '../ffi/rw.ts'
+import { goneErrno, hungUp, pollable, readv, setNonBlocking, skim, unread, writev } from '../ffi/rw.ts'
 import type { Iovec } from '../mem/iovec.ts'
 import { AlwaysReady } from './always-ready.ts'
 import { GONE, WOULD_BLOCK } from './chardev.ts'
@@ -218,10 +218,21 @@ export class FdEnd {
     const idle = performance.now() - this.#moved
     const { halfCloseMs, contested, silentHangup } = this.#options
     if (this.#inputOver) {
-      if (hungUp(this.#output) || (idle >= halfCloseMs && !this.#blocked) || (silentHangup && contested?.())) this.#die()
+      if (hungUp(this.#output) || (idle >= halfCloseMs && !this.#blocked) || (silentHangup && contested?.()))
+        this.#die()
       return
     }
-    if (hungUp(this.#input)) this.#outputOver = true
+    const gone = hungUp(this.#input)
+    if (this.#outputOver && !gone) {
+      // A pty that somebody has opened again.
+      this.#outputOver = false
+      this.#hangupSeen = false
+      clearInterval(this.#timer)
+      this.#timer = undefined
+      this.#arm()
+      return
+    }
+    this.#outputOver = gone
     const heldUp = this.#outputOver && this.#blocked
     if (idle < DRAIN_MS || !(heldUp || contested?.())) return
     const lost = skim(this.#input, unread(this.#input))
@@ -231,5 +242,7 @@ export class FdEnd {
 }
 
 function watchFd(fd: number, onReady: (ready: Readiness) => void): Watch | AlwaysReady {
-  return pollable(fd) ? new Watch(fd, onReady) : new AlwaysReady(onReady)
+  if (!pollable(fd)) return new AlwaysReady(onReady)
+  setNonBlocking(fd)
+  return new Watch(fd, onReady)
 }

@@ -3,7 +3,7 @@
  * Used by unix.ts and tcp.ts.
  */
 
-import { describeError } from '../errors.ts'
+import { describeError, VmchannelError } from '../errors.ts'
 import { Watch } from '../ffi/poll.ts'
 import { readableNow } from '../ffi/rw.ts'
 import type { ChardevEnd } from './chardev.ts'
@@ -61,13 +61,18 @@ export function listeningSlot(
   return slot
 }
 
+/** What a caller gets who gave up waiting. */
+export function aborted(label: string): VmchannelError {
+  return new VmchannelError('ERR_VMCHANNEL_ABORTED', `${label}: opening was given up`)
+}
+
 /** Waits for the first peer; closes the slot and rejects when the signal fires first. */
 export async function waitForPeer(slot: PeerSlot, signal: AbortSignal | undefined): Promise<void> {
   if (!signal) return slot.firstPeer()
   await new Promise<void>((resolve, reject) => {
     const abort = (): void => {
       slot.close()
-      reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'))
+      reject(aborted(slot.label))
     }
     if (signal.aborted) return abort()
     signal.addEventListener('abort', abort, { once: true })

@@ -4,8 +4,13 @@
 
 import { openAttach } from './attach.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
+import { openFile } from './file.ts'
 import { openNull } from './null.ts'
+import { openPipe } from './pipe.ts'
+import { openPtyChardev } from './pty.ts'
 import type { ChardevKind, ChardevSpec } from './spec.ts'
+import { openStdio } from './stdio.ts'
+import { openTcp } from './tcp.ts'
 import { openUnix } from './unix.ts'
 
 type Opener<K extends ChardevKind> = (
@@ -14,15 +19,20 @@ type Opener<K extends ChardevKind> = (
   signal?: AbortSignal,
 ) => Chardev | Promise<Chardev>
 
-const OPENERS: { readonly [K in ChardevKind]?: Opener<K> } = {
+const OPENERS: { readonly [K in ChardevKind]: Opener<K> } = {
   unix: openUnix,
+  tcp: openTcp,
+  pty: openPtyChardev,
+  stdio: openStdio,
+  file: openFile,
+  pipe: openPipe,
   null: openNull,
   attach: openAttach,
 }
 
 /**
  * Opens a back end for a port. `spec` has passed checkChardevSpec. The signal ends a wait (wait=on, name resolution, a
- * connection in progress). `end` hears nothing before this has resolved: what is there then is in `connected`.
+ * connection in progress). `end` hears of no connection before this has resolved: who is there by then shows in `connected`.
  */
 export async function openChardev(spec: ChardevSpec, end: ChardevEnd, signal?: AbortSignal): Promise<Chardev> {
   return (OPENERS[spec.kind] as Opener<ChardevKind>)(spec, end, signal)

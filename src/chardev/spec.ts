@@ -188,7 +188,8 @@ export function parseChardevSpec(source: string, argument: string): ChardevSpec 
 
 /** Checks an object of a program, or what was read from a string; returns a copy of exactly the known fields. */
 export function checkChardevSpec(value: unknown, argument: string): ChardevSpec {
-  if (!isRecord(value)) throw usage(`${argument}: ${quote(value)} is not a back end`, 'e.g. { kind: "unix", path: "/run/vm.sock" }')
+  if (!isRecord(value))
+    throw usage(`${argument}: ${quote(value)} is not a back end`, 'e.g. { kind: "unix", path: "/run/vm.sock" }')
   const { kind: word, ...rest } = value
   const kind = kindOf(word, argument)
   const spec = { kind, ...checkFields(rest, KINDS[kind], argument, kind) } as ChardevSpec

@@ -24,7 +24,9 @@ export async function openUnix(spec: UnixSpec, end: ChardevEnd, signal?: AbortSi
     if (spec.mode !== undefined && spec.mode !== 0o600) chmodSync(spec.path, spec.mode)
   } catch (cause) {
     source.close()
-    throw new VmchannelError('ERR_VMCHANNEL_CHARDEV', `${spec.path}: cannot set mode 0${spec.mode!.toString(8)}`, { cause })
+    throw new VmchannelError('ERR_VMCHANNEL_CHARDEV', `${spec.path}: cannot set mode 0${spec.mode!.toString(8)}`, {
+      cause,
+    })
   }
   const slot = listeningSlot(end, source, { label, halfCloseMs })
   if (spec.wait) await waitForPeer(slot, signal)

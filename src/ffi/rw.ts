@@ -64,7 +64,7 @@ function unbounce(list: Iovec, done: number): void {
   for (let i = 0; i < list.count && done > 0; i++) {
     const len = Math.min(list.len[i]!, done)
     if (list.address[i] === 0) {
-      list.bytes[i]!.set(bounce.subarray(bounced, bounced + len), list.offset[i]!)
+      list.bytes[i]!.set(bounce.subarray(bounced, bounced + len), list.offset[i])
       bounced += len
     }
     done -= len
@@ -147,6 +147,19 @@ const countView = new DataView(count.buffer)
 /** Bytes that can be read at once (FIONREAD); 0 where the fd cannot tell. */
 export function unread(fd: number): number {
   return ioctlFunction(fd, FIONREAD, count) === 0 ? countView.getInt32(0, true) : 0
+}
+
+const fcntlFunction = declare('int fcntl(int fd, int command, int64_t argument)')
+const F_GETFL = 3
+const F_SETFL = 4
+const O_NONBLOCK = 0o4000
+
+/** Makes reads and writes return at once; says whether they did not before. Shared by all copies of the fd. */
+export function setNonBlocking(fd: number, on = true): boolean {
+  const flags = fcntlFunction(fd, F_GETFL, 0)
+  const wanted = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK
+  if (flags === -1 || wanted === flags) return false
+  return fcntlFunction(fd, F_SETFL, wanted) === 0
 }
 
 const epollCreateFunction = declare('int epoll_create1(int flags)')

@@ -51,6 +51,10 @@ function sockaddr({ ip, family, port }: TcpAddress): Uint8Array {
   return bytes
 }
 
+function words(part: string | undefined): number[] {
+  return part ? part.split(':').map((word) => parseInt(word, 16)) : []
+}
+
 /** The 16 bytes of an address that dns.lookup or net.isIPv6 has already accepted; a scope ("%eth0") is not kept. */
 function parseIpv6(text: string): Uint8Array {
   const bytes = new Uint8Array(16)
@@ -61,7 +65,6 @@ function parseIpv6(text: string): Uint8Array {
     address = `${dotted[1]}${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`
   }
   const [head, tail] = address.split('::') as [string, string | undefined]
-  const words = (part: string | undefined): number[] => (part ? part.split(':').map((word) => parseInt(word, 16)) : [])
   words(head).forEach((word, i) => new DataView(bytes.buffer).setUint16(i * 2, word))
   const last = words(tail)
   last.forEach((word, i) => new DataView(bytes.buffer).setUint16(16 - (last.length - i) * 2, word))
@@ -98,10 +101,14 @@ function listenError(thing: string, name: string): VmchannelError {
       hint: 'choose another port, or 0 for any free one',
     })
   if (name === 'EADDRNOTAVAIL')
-    return new VmchannelError('ERR_VMCHANNEL_CHARDEV', `cannot listen at tcp ${thing}: this machine has no such address`, {
-      ...detail,
-      hint: 'use 127.0.0.1, ::1 or an address of this machine (see "ip address")',
-    })
+    return new VmchannelError(
+      'ERR_VMCHANNEL_CHARDEV',
+      `cannot listen at tcp ${thing}: this machine has no such address`,
+      {
+        ...detail,
+        hint: 'use 127.0.0.1, ::1 or an address of this machine (see "ip address")',
+      },
+    )
   if (name === 'EACCES')
     return new VmchannelError('ERR_VMCHANNEL_CHARDEV', `cannot listen at tcp ${thing}: no permission for this port`, {
       ...detail,

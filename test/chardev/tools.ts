@@ -47,8 +47,8 @@ export class FakePort implements ChardevEnd {
   get received(): string {
     return Buffer.concat(this.input).toString('latin1')
   }
-  write(data: string | Buffer): void {
-    this.output = Buffer.concat([this.output, Buffer.from(data as string, 'latin1')])
+  write(data: string): void {
+    this.output = Buffer.concat([this.output, Buffer.from(data, 'latin1')])
     this.flush()
   }
   flush(): void {

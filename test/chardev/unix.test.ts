@@ -93,7 +93,7 @@ describe('listening', () => {
     const opening = open({ wait: true }, abort.signal)
     await sleep(20)
     abort.abort()
-    await expect(opening).rejects.toThrow()
+    await expect(opening).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_ABORTED' })
     expect(existsSync(path)).toBe(false)
     await sleep(20)
     expect(openFds().length).toBe(before)
@@ -117,7 +117,10 @@ describe('listening', () => {
 
 describe('paths', () => {
   test('the socket of a dead process is taken over, a living one is not', async () => {
-    const dead = spawn(process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(path)}, () => console.log('up'))`])
+    const dead = spawn(process.execPath, [
+      '-e',
+      `require('net').createServer().listen(${JSON.stringify(path)}, () => console.log('up'))`,
+    ])
     await once(dead.stdout, 'data')
     const live = await failure(open())
     expect(live.code).toBe('ERR_VMCHANNEL_IN_USE')
@@ -144,7 +147,7 @@ describe('paths', () => {
   })
 
   test('no permission (as an ordinary user)', async () => {
-    if (process.getuid!() !== 0) return void console.log('not root: the test that needs another user did not run')
+    if (process.getuid!() !== 0) return console.log('not root: the test that needs another user did not run')
     chmodSync(dir, 0o755)
     process.seteuid!(65534)
     try {

@@ -1,0 +1,60 @@
+/**
+ * Named pipes, QEMU's `pipe`: PATH.in brings bytes to the guest, PATH.out takes them from it. Without those two PATH
+ * itself: a fifo gets the guest's output, a character device (a serial line) works both ways. Called by the registry.
+ */
+
+import { closeSync, constants, openSync, statSync, type Stats } from 'node:fs'
+import { VmchannelError } from '../errors.ts'
+import type { Chardev, ChardevEnd } from './chardev.ts'
+import { FdPair } from './fd-pair.ts'
+import { formatChardevSpec, type PipeSpec } from './spec.ts'
+
+export function openPipe(spec: PipeSpec, end: ChardevEnd): Chardev {
+  const label = formatChardevSpec(spec)
+  const { path } = spec
+  const both = look(`${path}.in`) !== undefined || look(`${path}.out`) !== undefined
+  if (!both) {
+    const found = look(path)
+    if (!found) throw cannot(path, 'it does not exist', `make the two ways with "mkfifo ${path}.in ${path}.out"`)
+    const fd = open(path)
+    return new FdPair(end, { label, input: found.isFIFO() ? -1 : fd, output: fd, release: () => closeSync(fd) })
+  }
+  const input = open(`${path}.in`)
+  try {
+    const output = open(`${path}.out`)
+    const release = (): void => {
+      closeSync(input)
+      closeSync(output)
+    }
+    return new FdPair(end, { label, input, output, release })
+  } catch (error) {
+    closeSync(input)
+    throw error
+  }
+}
+
+function look(path: string): Stats | undefined {
+  try {
+    return statSync(path)
+  } catch {
+    return undefined
+  }
+}
+
+/** Both ways, as QEMU does: no waiting for a far end, no end of file when one leaves. */
+function open(path: string): number {
+  const found = look(path)
+  if (!found) throw cannot(path, 'it does not exist', `make it with "mkfifo ${path}"`)
+  if (!found.isFIFO() && !found.isCharacterDevice())
+    throw cannot(path, 'it is neither a fifo nor a character device', 'for a regular file write file:PATH')
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_NONBLOCK | constants.O_NOCTTY)
+  } catch (cause) {
+    const errno = (cause as NodeJS.ErrnoException).code ?? String(cause)
+    throw cannot(path, errno === 'EACCES' ? 'no permission' : errno, 'both reading and writing must be allowed', cause)
+  }
+}
+
+function cannot(path: string, why: string, hint: string, cause?: unknown): VmchannelError {
+  return new VmchannelError('ERR_VMCHANNEL_CHARDEV', `cannot open the pipe ${path}: ${why}`, { hint, cause })
+}
