@@ -7,8 +7,12 @@ import { argumentOptions, describeArgument, type Argument } from './command-line
 import { hasOption, optionText } from './option.ts'
 import { PORT_DRIVERS, type SerialDevice } from './serial.ts'
 
-/** Drivers that take no PCI slot. */
-const NOT_PCI = /^(usb-|scsi-|ide-|isa-|sd-|hda-|nvme-ns|pc-dimm|nvdimm|ccid-|tpm-|virt(serialport|console)$)|-device$/
+/** Drivers that take no PCI slot. One that is missing here costs a needless refusal in slotTrouble, no more. */
+const NOT_PCI = new RegExp(
+  '^(usb-(?!ehci)|scsi-|ide-|isa-|sd-|emmc|floppy|hda-|nvme-(ns|subsys)|ccid-|u2f-|i2c-|smbus-|tpm-|ipmi-bmc-|hv-|hyperv|' +
+    'vm(genid|coreinfo|clock|mouse|bus-bridge)$|(intel|amd)-iommu$|(guest-)?loader$|ramfb$|pvpanic$|pc-dimm$|nvdimm$|sp-mem$)|' +
+    '-(device|cpu)$',
+)
 const NETWORK = /^(e1000|rtl8139|vmxnet3|pcnet|ne2k_pci|i82|igb|virtio-net)/
 
 /** Slots that a machine's own devices may take before the first -device. */
