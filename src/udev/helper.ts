@@ -28,6 +28,7 @@ dev=/dev
 state=/run/vmch
 [ -d /run ] || state=/dev/.vmch
 mounted=''
+links='' # whether /dev/vmchN are ours to make and remove, or udev's
 
 cleanup() {
   [ -z "$mounted" ] || { umount "$mounted" && rmdir "$mounted"; } 2>/dev/null
@@ -102,14 +103,16 @@ lock() {
 }
 unlock() { rmdir lock; }
 
-# Sets holder to the port that has name $1; a port that is gone has none.
+# Sets owner to what file $1 of the state directory says: each name that is taken is a file with its port's name.
+owner() {
+  owner=''
+  [ ! -f "$1" ] || read -r owner <"$1"
+}
+
+# The same, but a port that is gone owns nothing.
 holder() {
-  holder=''
-  [ -L "$1" ] || return
-  holder=$(readlink "$1")
-  [ -d $sys/"$holder" ] && return
-  rm -f "$1"
-  holder=''
+  owner "$1"
+  [ -z "$owner" ] || [ -d $sys/"$owner" ] || { rm -f "$1"; owner=''; }
 }
 
 # Whether the host has given name $1 to a port other than $2.
@@ -123,10 +126,13 @@ named_after() {
   return 1
 }
 
-# Gives back what port $1 holds, but for name $2.
+# Gives back what port $1 holds, but for name $2, with the link where the links are ours.
 give_back() {
-  for link in vmch*; do
-    [ "$link" != "$2" ] && [ "$(readlink "$link")" = "$1" ] && rm -f "$link"
+  for held in vmch*; do
+    owner "$held"
+    [ "$held" != "$2" ] && [ "$owner" = "$1" ] || continue
+    rm -f "$held"
+    [ -n "$links" ] && [ "$(readlink $dev/"$held")" = "$1" ] && rm -f $dev/"$held"
   done
 }
 
@@ -144,25 +150,26 @@ claim() {
     vmch[0-9] | vmch[1-9][0-9] | vmch[1-9][0-9][0-9])
       holder "$name"
       theirs=''
-      [ -z "$holder" ] || [ ! -e "$sys/$holder/name" ] || IFS= read -r theirs <"$sys/$holder/name"
+      [ -z "$owner" ] || [ ! -e "$sys/$owner/name" ] || IFS= read -r theirs <"$sys/$owner/name"
       # Two devices may have a port of one name: the first keeps it.
-      if [ "$holder" = "$1" ] || [ "$theirs" != "$name" ]; then
+      if [ "$owner" = "$1" ] || [ "$theirs" != "$name" ]; then
         got=$name
-        [ "$holder" = "$1" ] || { evicted=$holder; rm -f "$got"; ln -s "$1" "$got"; }
+        [ "$owner" = "$1" ] || evicted=$owner
+        echo "$1" >"$got"
       fi
       ;;
   esac
   if [ -z "$got" ]; then
-    for link in vmch*; do
-      [ "$(readlink "$link")" = "$1" ] || continue
-      named_after "$link" "$1" || got=$link
+    for held in vmch*; do
+      owner "$held"
+      [ "$owner" != "$1" ] || named_after "$held" "$1" || got=$held
     done
   fi
   number=0
   while [ -z "$got" ]; do
     holder vmch$number
-    if [ -z "$holder" ] && ! named_after vmch$number "$1"; then
-      ln -s "$1" vmch$number
+    if [ -z "$owner" ] && ! named_after vmch$number "$1"; then
+      echo "$1" >vmch$number
       got=vmch$number
     fi
     number=$((number + 1))
@@ -185,9 +192,6 @@ unlink_from() {
 # mdev: the links are ours to make.
 links_add() {
   claim "$1"
-  for link in $dev/vmch*; do
-    [ -L "$link" ] && [ "$link" != "$dev/$got" ] && [ "$(readlink "$link")" = "$1" ] && rm -f "$link"
-  done
   [ -z "$got" ] || ln -sf "$1" $dev/"$got"
   case $name in '' | . | .. | */*) return 0 ;; esac
   mkdir -p $dev/virtio-ports
@@ -197,10 +201,6 @@ links_add() {
 
 links_remove() {
   lock
-  for link in vmch*; do
-    [ "$(readlink "$link")" = "$1" ] || continue
-    [ "$(readlink $dev/"$link")" = "$1" ] && rm -f $dev/"$link"
-  done
   give_back "$1"
   unlock
   unlink_from $dev/virtio-ports ../"$1"
@@ -218,10 +218,11 @@ case $1 in
     unlock
     ;;
   scan)
+    links=1
     find_debugfs
-    for link in vmch*; do
-      port=$(readlink "$link")
-      [ -z "$port" ] || [ -d $sys/"$port" ] || links_remove "$port"
+    for held in vmch*; do
+      owner "$held"
+      [ -z "$owner" ] || [ -d $sys/"$owner" ] || links_remove "$owner"
     done
     for port in $(ls $sys 2>/dev/null); do
       links_add "$port"
@@ -230,6 +231,7 @@ case $1 in
     ;;
   '')
     [ -n "$MDEV" ] || { echo "usage: vmch-port claim PORT | release PORT | scan" >&2; exit 2; }
+    links=1
     if [ "$ACTION" = remove ]; then
       links_remove "$MDEV"
     else
