@@ -112,7 +112,7 @@ class FileChardev implements Chardev {
     if (done > 0) {
       // After fewer than all the port waits for writable().
       if (done < list.total) this.#retry(0)
-      this.#warned = false
+      else this.#warned = false
       return done
     }
     if (done === GONE) {

@@ -17,6 +17,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { GONE } from '../../src/chardev/chardev.ts'
 import { openChardev } from '../../src/chardev/registry.ts'
 import { VmchannelError } from '../../src/errors.ts'
+import { closeFd, declare } from '../../src/ffi/libc.ts'
 import { setTerminalSize, terminalMode } from '../../src/ffi/tty.ts'
 import { cpuDuring, FakePort, openFds, sleep, textList, until } from './tools.ts'
 
@@ -26,7 +27,7 @@ beforeEach(() => {
   dir = mkdtempSync('/tmp/pty-')
 })
 afterEach(() => {
-  for (const fn of cleanup.splice(0).reverse()) fn()
+  for (const fn of cleanup.splice(0).toReversed()) fn()
   rmSync(dir, { recursive: true, force: true })
 })
 
@@ -64,6 +65,26 @@ test('connected only while somebody has it open, without spinning', async () => 
   }
   // Nothing came back as an echo of what the guest wrote.
   expect(port.received).not.toContain('echo')
+})
+
+test('without inotify (its limit is used up) it looks instead', async () => {
+  const inotifyInit = declare('int inotify_init1(int flags)')
+  const taken: number[] = []
+  for (let fd = 0; fd !== -1 && taken.length < 20_000;) {
+    fd = inotifyInit(0o2000000)
+    if (fd !== -1) taken.push(fd)
+  }
+  cleanup.push(() => taken.splice(0).forEach(closeFd))
+  const port = await open()
+  expect(openFds().filter((line) => line.includes('inotify'))).toHaveLength(taken.length)
+  taken.splice(0).forEach(closeFd)
+  for (let round = 0; round < 2; round++) {
+    const slave = slaveOf(port)
+    await until(() => port.events.at(-1) === 'connected', 'connected')
+    closeSync(slave)
+    await until(() => port.events.at(-1) === 'gone', 'gone')
+  }
+  expect(await cpuDuring(500)).toBeLessThan(50)
 })
 
 test('one who writes and leaves at once is heard', async () => {

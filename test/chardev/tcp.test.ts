@@ -10,7 +10,7 @@ import { cpuDuring, FakePort, openFds, sleep, until } from './tools.ts'
 
 const cleanup: (() => void)[] = []
 afterEach(() => {
-  for (const fn of cleanup.splice(0).reverse()) fn()
+  for (const fn of cleanup.splice(0).toReversed()) fn()
 })
 
 async function open(options: Partial<TcpSpec> = {}, signal?: AbortSignal): Promise<FakePort> {
