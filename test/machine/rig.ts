@@ -23,6 +23,8 @@ export interface RigOptions extends Pick<MachineOptions, 'append' | 'args' | 'gu
   ports?: string[]
   device?: ConsoleOptions
   vectors?: number
+  /** Default 256M. */
+  memory?: string
 }
 
 export class Rig {
@@ -62,13 +64,14 @@ export class Rig {
     for (const spec of options.ports ?? []) await this.addPort(spec)
     const qemu = await ensureQemu()
     const kernel = await ensureKernel(options.kernel ?? '6.1')
-    const { append, guest, cpus } = options
+    const { append, guest, cpus, memory: size = '256M' } = options
     this.machine = await Machine.boot({
       qemu: qemu.path,
       kernel,
+      memory: size,
       machineType: `${options.machineType ?? 'q35'},memory-backend=mem0`,
       args: [
-        ...['-object', 'memory-backend-memfd,id=mem0,size=256M,share=on'],
+        ...['-object', `memory-backend-memfd,id=mem0,size=${size},share=on`],
         ...['-device', JSON.stringify({ driver: 'vfio-user-pci', id: 'vmch', socket: { type: 'unix', path } })],
         ...(options.args ?? []),
       ],
@@ -115,6 +118,13 @@ export class Rig {
     const found = await this.machine.sh(script)
     if (!found) throw new Error(`the guest has no port ${name}`)
     return `/dev/${found.split('/')[0]}`
+  }
+
+  /** Ends all host peers; a test that failed must not hold the port for the next one. */
+  async hangUp(): Promise<void> {
+    for (const socket of this.#sockets.splice(0)) socket.destroy()
+    const gone = (): boolean => this.device.ports.every((port) => !port.chardev?.label.startsWith('unix') || !port.hostConnected)
+    await until(gone, 'all host peers are gone')
   }
 
   async close(): Promise<void> {

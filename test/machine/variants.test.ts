@@ -1,0 +1,164 @@
+/** The same device in other places: consoles, few interrupts, other machines, suspended guests, every port there is. */
+import { createHash } from 'node:crypto'
+import { afterEach, describe, expect, it } from 'vitest'
+import { Pattern, patternSha256 } from '../../lab/pattern.ts'
+import { startVmtest, vmtest } from '../../lab/vmtest.ts'
+import { readBytes, Rig, until } from './rig.ts'
+
+const MIB = 1 << 20
+
+let rig: Rig | undefined
+afterEach(async () => {
+  await rig?.close()
+  rig = undefined
+})
+
+/** 2 MiB each way on one port. */
+async function exchange(rig: Rig, name: string): Promise<void> {
+  const node = await rig.node(name)
+  const peer = await rig.connect(name)
+  const got = readBytes(peer, 2 * MIB)
+  const { sha256 } = await vmtest(rig.machine, 'source', [node, 2 * MIB, '32k'])
+  expect(createHash('sha256').update(await got).digest('hex')).toBe(sha256)
+  const sink = await startVmtest(rig.machine, 'sink', [node, 2 * MIB])
+  peer.write(new Pattern().take(2 * MIB))
+  expect((await sink.result()).sha256).toBe(patternSha256(2 * MIB))
+  peer.destroy()
+  expect(rig.device.faults).toBe(0)
+  expect(rig.machine.log).not.toMatch(/BUG|soft lockup|nobody cared/)
+}
+
+describe('consoles', () => {
+  it.each(['6.1', '7.x'] as const)('a login on hvc0, its size, its scroll-back (Linux %s)', async (kernel) => {
+    rig = await Rig.start({
+      kernel,
+      ports: ['unix,name=con,console=on'],
+      guest: {
+        files: {
+          '/etc/passwd': { text: 'root::0:0:root:/root:/bin/sh\n' },
+          '/etc/group': { text: 'root:x:0:\n' },
+          '/etc/securetty': { text: 'hvc0\n' },
+        },
+      },
+    })
+    const port = rig.port('con')
+
+    // Nobody is there: the guest must not wait, the newest bytes are kept, the rest is counted.
+    const wrote = Number(await rig.machine.sh('seq 1 60000 > /tmp/seq; stty raw < /dev/hvc0; cat /tmp/seq > /dev/hvc0; wc -c < /tmp/seq', { timeout: 120_000 }))
+    await until(() => port.counters.held + port.counters.guestToHostDropped >= wrote, 'all output is held or dropped')
+    expect(port.counters.held).toBe(65_536)
+    expect(port.counters.guestToHostDropped).toBe(wrote - 65_536)
+    const peer = await rig.connect('con')
+    const scrollback = (await readBytes(peer, 65_536)).toString()
+    expect(scrollback.endsWith('59999\n60000\n')).toBe(true)
+
+    const screen: string[] = []
+    peer.on('data', (chunk: Buffer) => screen.push(chunk.toString()))
+    peer.resume()
+    const shows = (text: RegExp): Promise<void> => until(() => text.test(screen.join('')), `the console shows ${text}`, 20_000)
+    rig.machine.spawn('stty sane < /dev/hvc0; setsid getty -L 0 hvc0 vt100')
+    await shows(/login:/)
+    peer.write('root\n')
+    await shows(/[#$] $/)
+    peer.write('echo $((6 * 7)) on $(tty)\n')
+    await shows(/42 on \/dev\/hvc0/)
+
+    // Which order a kernel reads cannot be asked: the device is set to the right one for each here.
+    const winsize = await startVmtest(rig.machine, 'winsize', ['/dev/hvc0', 5000])
+    rig.device.resizePort(port.id, 132, 43)
+    const { cols, rows } = await winsize.result()
+    expect([`${cols}x${rows}`, `${rows}x${cols}`]).toContain('132x43')
+    process.stdout.write(`Linux ${kernel} reads RESIZE as ${cols === 132 ? 'cols, rows' : 'rows, cols'}\n`)
+    peer.destroy()
+  })
+
+  it('a peer that does not read does not stop the guest', async () => {
+    rig = await Rig.start({ ports: ['unix,name=con,console=on'] })
+    const peer = await rig.connect('con')
+    peer.pause()
+    await rig.machine.sh('stty raw < /dev/hvc0; head -c 2000000 /dev/zero > /dev/hvc0', { timeout: 60_000 })
+    const { guestToHostBytes, guestToHostDropped, held } = rig.port('con').counters
+    expect(guestToHostBytes + guestToHostDropped + held).toBeGreaterThanOrEqual(2_000_000)
+    expect(guestToHostDropped).toBeGreaterThan(0)
+  })
+
+  it('takes kernel messages, and old drivers without MULTIPORT', async () => {
+    rig = await Rig.start({ device: { maxPorts: 1 }, ports: ['unix,name=only,console=on'], append: 'console=hvc0' })
+    const peer = await rig.connect('only')
+    const screen: string[] = []
+    peer.on('data', (chunk: Buffer) => screen.push(chunk.toString()))
+    await rig.machine.sh('echo "<1>to every console" > /dev/kmsg')
+    await until(() => screen.join('').includes('to every console'), 'the kernel message arrives')
+    const winsize = await startVmtest(rig.machine, 'winsize', ['/dev/hvc0', 5000])
+    rig.device.resizePort(0, 100, 30)
+    expect(await winsize.result()).toMatchObject({ cols: 100, rows: 30 })
+  })
+})
+
+describe('interrupts', () => {
+  it('works with INTx alone', async () => {
+    rig = await Rig.start({ ports: ['unix,name=a', 'unix,name=b'], append: 'pci=nomsi' })
+    expect(await rig.machine.sh('grep virtio /proc/interrupts')).toMatch(/IO-APIC/)
+    await exchange(rig, 'a')
+    await exchange(rig, 'b')
+  })
+
+  it('works with one vector for all queues', async () => {
+    rig = await Rig.start({ ports: ['unix,name=a', 'unix,name=b'], vectors: 2 })
+    expect(await rig.machine.sh('grep -c "PCI-MSI.*virtio" /proc/interrupts')).toBe('2')
+    await exchange(rig, 'a')
+    await exchange(rig, 'b')
+  })
+})
+
+describe('machines', () => {
+  it('works on pc (i440fx)', async () => {
+    rig = await Rig.start({ machineType: 'pc', ports: ['unix,name=a'] })
+    await exchange(rig, 'a')
+  })
+
+  it('works with memory above 4 GiB and two processors', async () => {
+    rig = await Rig.start({ memory: '6G', cpus: 2, ports: ['unix,name=a', 'unix,name=b'] })
+    // Buffers from everywhere: most of the low memory is taken.
+    await rig.machine.sh('mount -t tmpfs -o size=4G t /tmp; head -c 2700000000 /dev/zero > /tmp/fill', { timeout: 120_000 })
+    await Promise.all([exchange(rig, 'a'), exchange(rig, 'b')])
+  })
+
+  it('has 511 ports', async () => {
+    const names = Array.from({ length: 510 }, (_, i) => `p${i + 1}`)
+    rig = await Rig.start({
+      device: { maxPorts: 511 },
+      ports: names.map((name) => (name === 'p1' || name === 'p510' ? `unix,name=${name}` : `null,name=${name}`)),
+      memory: '1G',
+    })
+    expect(await rig.machine.sh('ls /sys/class/virtio-ports | wc -l', { timeout: 60_000 })).toBe('510')
+    await exchange(rig, 'p1')
+    await exchange(rig, 'p510')
+  })
+})
+
+describe('suspend', () => {
+  it.each(['6.1', '7.x'] as const)('the port works afterwards, with the right open state (Linux %s, §3.1-15)', async (kernel) => {
+    rig = await Rig.start({ kernel, ports: ['unix,name=a', 'unix,name=gone'] })
+    const node = await rig.node('a')
+    const peer = await rig.connect('a')
+    const hold = await startVmtest(rig.machine, 'hold', [node, 120_000])
+    await until(() => rig!.port('a').guestOpen, 'the port is open')
+    const sleep = rig.machine.spawn('echo freeze > /sys/power/state')
+    await until(() => !rig!.device.started, 'the driver has frozen the device', 20_000)
+    // What changes meanwhile must be right afterwards: one port goes, one comes.
+    rig.device.removePort(rig.port('gone').id)
+    await rig.addPort('unix,name=new')
+    await rig.machine.qmp('system_wakeup').catch(() => {})
+    expect((await sleep.wait(30_000)).status).toBe(0)
+    await until(() => rig!.port('a').guestOpen, 'the port is open again')
+    void hold
+    await rig.machine.sh(`kill $(pidof vmtest)`)
+    const names = async (): Promise<string> => rig!.machine.sh('cat /sys/class/virtio-ports/*/name')
+    await until(async () => (await names()) === 'a\nnew', 'one port has gone, one has come')
+    peer.destroy()
+    await until(() => !rig!.port('a').hostConnected, 'the peer is gone')
+    await exchange(rig, 'a')
+    await exchange(rig, 'new')
+  })
+})
