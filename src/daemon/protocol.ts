@@ -1,11 +1,14 @@
 /**
- * What goes over a control socket: one JSON object a line, both ways, UTF-8, at most 64 KiB a line.
+ * What goes over a control socket: one JSON object a line, both ways, UTF-8.
  *
  *     → {"id":1,"method":"port.add","params":{"spec":"unix:/run/a.sock,name=org.example.0"}}
  *     ← {"id":1,"result":{…}}    or    {"id":1,"error":{"code":"ERR_VMCHANNEL_IN_USE","message":"…","hint":"…"}}
  *     ← {"event":"guest-open","vm":"vm0","port":1,"name":"org.example.0","time":1789…}      (after `subscribe`)
  *
- * `port.attach` is the last line of its connection: after the reply the connection carries the bytes of the port.
+ * Replies may come in another order than requests. A line that is no request at all is answered with "id":null, and
+ * the connection ends. `port.attach` is the last line of its connection, alone on its way: after the reply the connection
+ * carries the bytes of the port, until either side closes it. A subscriber that does not read misses events, and is told
+ * how many by a `lost` event; nothing waits for it.
  */
 
 import type { PortCounters } from '../device/counters.ts'
@@ -14,7 +17,12 @@ import type { PortSpec } from '../port-spec.ts'
 import type { ResizeOrder } from '../spec/console.ts'
 
 export const PROTOCOL_VERSION = 1
+/** Bytes of a request with its newline. */
 export const LINE_MAX: number = 64 << 10
+/** Bytes of a reply: the statistics of 511 ports are some hundred kilobytes. */
+export const REPLY_MAX: number = 4 << 20
+/** Name of the control socket in a state directory. */
+export const CONTROL_SOCKET = 'control.sock'
 
 export interface VmOptions {
   /** Name of the VM in this device process; letters, digits, "-_."; default vm0, vm1… */
@@ -35,6 +43,8 @@ export interface VmInfo {
   started: boolean
   maxPorts: number
   ports: number
+  /** Why the device refuses the guest's driver, in the words of the log; null where all is well. */
+  problem: string | null
   /** Arguments that make QEMU use this device (without shared memory, which depends on its size). */
   qemuArgs: string[]
 }
@@ -93,12 +103,21 @@ export type EventName =
   | 'vmm-detached'
   | 'driver-started'
   | 'driver-reset'
+  | 'vm-added'
+  | 'vm-removed'
+  /** The device refuses the driver; `message` says why. */
+  | 'problem'
+  /** `count` events were left out here. */
+  | 'lost'
 
 export interface ControlEvent {
   event: EventName
-  vm: string
+  /** Not with `lost`. */
+  vm?: string
   port?: number
   name?: string | null
+  message?: string
+  count?: number
   /** Milliseconds since the epoch. */
   time: number
 }
@@ -109,19 +128,28 @@ export interface ControlError {
   hint?: string
 }
 
-/** How a device process is started: one JSON object on its standard input. */
+/** How a device process is started: one JSON object on its standard input, to the first newline or the end. */
 export interface DaemonConfig {
-  /** Holds the control socket and default vfio-user sockets; made with mode 0700; removed at the end if it was made. */
-  stateDir: string
+  /**
+   * Holds the control socket and default vfio-user sockets; made with mode 0700; removed at the end if it was made.
+   * Default: a directory of its own where `vmchannel list` and `connect` find it, see state-dir.ts.
+   */
+  stateDir?: string
   /** Default: control.sock in the state directory. */
   controlSocket?: string
   vms: (VmOptions & { ports: (string | PortSpec)[] })[]
   /** `vmm`: end when the first VMM has come and gone. `parent`: end when standard input closes. `never`: on request. */
   exitWith: 'vmm' | 'parent' | 'never'
+  /** With `vmm`: how long to wait for the first one. Default 60 s. */
+  connectTimeoutMs?: number
   logLevel: 'error' | 'warn' | 'info' | 'debug'
+  /** `text` for people (the default), `json` for programs: pino's lines. Always to standard error. */
+  logFormat?: 'text' | 'json'
+  /** Inherited descriptors that stand in for standard input and output where a port is `stdio`. */
+  terminal?: { input: number; output: number }
 }
 
 /** What a device process says on its standard output, one line, once. */
 export type DaemonReady =
-  | { ready: { pid: number; controlSocket: string; vms: VmInfo[] } }
+  | { ready: { pid: number; stateDir: string; controlSocket: string; vms: VmInfo[] } }
   | { error: ControlError }

@@ -1,0 +1,162 @@
+/**
+ * All that one device process owns: its VMs, its state directory, its control socket. `start` makes everything or
+ * nothing, `close` removes all of it. Called by main.ts; methods.ts works on it.
+ */
+
+import { symlinkSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { VmchannelError } from '../errors.ts'
+import type { Log } from '../log.ts'
+import type { PortSpec } from '../port-spec.ts'
+import { ControlServer } from './control-server.ts'
+import {
+  CONTROL_SOCKET,
+  type ControlEvent,
+  type DaemonConfig,
+  type VmInfo,
+  type VmOptions,
+} from './protocol.ts'
+import { makeOwnDir, makePrivateDir, removeDir } from './state-dir.ts'
+import { Vm } from './vm.ts'
+
+const VMS_MAX = 64
+
+export interface DeviceProcessHooks {
+  /** Somebody asked for the end. */
+  stop(): void
+  /** A VMM has gone, and none is left. */
+  deserted(): void
+}
+
+export class DeviceProcess {
+  readonly log: Log
+  readonly #hooks: DeviceProcessHooks
+  readonly #vms = new Map<string, Vm>()
+  /** Names of VMs that are being started. */
+  readonly #starting = new Set<string>()
+  #control: ControlServer | undefined
+  #stateDir = ''
+  #madeDir = false
+  #closed = false
+
+  constructor(log: Log, hooks: DeviceProcessHooks) {
+    this.log = log
+    this.#hooks = hooks
+  }
+
+  async start(config: DaemonConfig): Promise<void> {
+    try {
+      if (config.stateDir === undefined) {
+        this.#stateDir = await makeOwnDir()
+        this.#madeDir = true
+      } else {
+        this.#stateDir = resolve(config.stateDir)
+        this.#madeDir = makePrivateDir(this.#stateDir)
+      }
+      for (const vm of config.vms) await this.addVm(vm)
+      const usual = join(this.#stateDir, CONTROL_SOCKET)
+      const path = config.controlSocket === undefined ? usual : resolve(config.controlSocket)
+      this.#control = new ControlServer(path, this)
+      // Whoever looks for device processes looks into state directories.
+      if (path !== usual && this.#madeDir) symlinkSync(path, usual)
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  get stateDir(): string {
+    return this.#stateDir
+  }
+
+  get controlSocket(): string {
+    return this.#control?.path ?? ''
+  }
+
+  get vms(): VmInfo[] {
+    return [...this.#vms.values()].map((vm) => vm.info)
+  }
+
+  get attached(): boolean {
+    return [...this.#vms.values()].some((vm) => vm.attached)
+  }
+
+  async addVm(options: VmOptions & { ports?: (string | PortSpec)[] }, signal?: AbortSignal): Promise<VmInfo> {
+    const name = options.name ?? this.#freeName()
+    if (this.#vms.has(name) || this.#starting.has(name))
+      throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `VM name "${name}" is already in use in this device process`)
+    if (this.#vms.size + this.#starting.size >= VMS_MAX)
+      throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `this device process has ${VMS_MAX} VMs, and takes no more`, {
+        hint: 'start another device process',
+      })
+    this.#starting.add(name)
+    try {
+      const context = {
+        log: this.log,
+        stateDir: this.#stateDir,
+        emit: (event: Omit<ControlEvent, 'time'>) => this.#emit(event),
+        detached: () => !this.attached && this.#hooks.deserted(),
+      }
+      const vm = await Vm.start(name, options, context, signal)
+      if (this.#closed) {
+        vm.close()
+        throw new VmchannelError('ERR_VMCHANNEL_CLOSED', 'the device process is ending')
+      }
+      this.#vms.set(name, vm)
+      this.#emit({ event: 'vm-added', vm: name })
+      return vm.info
+    } finally {
+      this.#starting.delete(name)
+    }
+  }
+
+  removeVm(name: string | undefined): void {
+    const vm = this.vm(name)
+    this.#vms.delete(vm.name)
+    vm.close()
+    this.#emit({ event: 'vm-removed', vm: vm.name })
+  }
+
+  /** The VM of that name; without a name the only one there is. */
+  vm(name: string | undefined): Vm {
+    const names = [...this.#vms.keys()]
+    if (name === undefined && names.length > 1)
+      throw new VmchannelError('ERR_VMCHANNEL_USAGE', `this device process has ${names.length} VMs: which one?`, {
+        hint: `name one of: ${names.join(', ')}`,
+      })
+    const vm = this.#vms.get(name ?? names[0] ?? '')
+    if (vm) return vm
+    const what = name === undefined ? 'this device process has no VM' : `there is no VM "${name}" in this device process`
+    throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', what, names.length === 0 ? {} : { hint: `it has: ${names.join(', ')}` })
+  }
+
+  /** The VMs that a request is about: the named one, or all. */
+  select(name: string | undefined): Vm[] {
+    return name === undefined ? [...this.#vms.values()] : [this.vm(name)]
+  }
+
+  stop(): void {
+    this.#hooks.stop()
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    const steps = [...this.#vms.values()].map((vm) => () => vm.close())
+    for (const step of [() => this.#control?.close(), ...steps])
+      try {
+        step()
+      } catch (error) {
+        this.log.error(`at the end: ${String(error)}`)
+      }
+    if (this.#madeDir) removeDir(this.#stateDir)
+  }
+
+  #freeName(): string {
+    for (let i = 0; ; i++) if (!this.#vms.has(`vm${i}`) && !this.#starting.has(`vm${i}`)) return `vm${i}`
+  }
+
+  #emit(event: Omit<ControlEvent, 'time'>): void {
+    this.#control?.publish({ ...event, time: Date.now() })
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * The log of the device process: lines for people, or pino's JSON, on standard error; with priorities for the journal.
+ *
+ * A guest can cause messages: they come in a bounded number, and control bytes never reach a terminal.
+ */
+
+import type { Log } from '../log.ts'
+import { isJournal, openStderr } from './stderr.ts'
+import type { DaemonConfig } from './protocol.ts'
+
+export type LogLevel = DaemonConfig['logLevel']
+
+const LEVELS: readonly LogLevel[] = ['error', 'warn', 'info', 'debug']
+/** syslog's numbers, in the order of LEVELS. */
+const PRIORITIES = [3, 4, 6, 7]
+/** Lines in one go, and lines a second after that. */
+const BURST = 200
+const RATE = 20
+const LINE_LEN = 2000
+
+export interface LogOptions {
+  level: LogLevel
+  format: 'text' | 'json'
+  /** Where lines go; tests put theirs here. */
+  write?: (line: Uint8Array) => number
+}
+
+/** Makes the log. pino is loaded for JSON only: it is 5 MiB. */
+export async function openLog({ level, format, write = openStderr() }: LogOptions): Promise<Log> {
+  const prefix = isJournal()
+  const gate = new Gate(write)
+  const emit = format === 'json' ? await jsonEmitter(gate, prefix) : textEmitter(gate, prefix)
+  const last = LEVELS.indexOf(level)
+  const method = (index: number): ((message: string) => void) => {
+    if (index > last) return () => {}
+    return (message) => {
+      const left = gate.admit()
+      if (left === undefined) return
+      if (left > 0) emit(1, `${left} log lines were left out here`)
+      emit(index, clean(message))
+    }
+  }
+  return { error: method(0), warn: method(1), info: method(2), debug: method(3) }
+}
+
+type Emit = (level: number, message: string) => void
+
+function textEmitter(gate: Gate, journal: boolean): Emit {
+  const encoder = new TextEncoder()
+  const name = `vmchannel[${process.pid}]`
+  return (level, message) => {
+    // A message may have a hint on a line of its own: each line gets the prefix, so that none looks like another's.
+    const head = journal ? `<${PRIORITIES[level]}>` : `${name}: ${level < 2 ? `${LEVELS[level]}: ` : ''}`
+    const text = message.split('\n').map((line, i) => `${head}${journal && i > 0 ? '  ' : ''}${line}\n`)
+    gate.write(encoder.encode(text.join('')))
+  }
+}
+
+async function jsonEmitter(gate: Gate, journal: boolean): Promise<Emit> {
+  const { pino } = await import('pino')
+  const encoder = new TextEncoder()
+  let level = 0
+  const stream = { write: (line: string) => gate.write(encoder.encode((journal ? `<${PRIORITIES[level]}>` : '') + line)) }
+  const options = { level: 'debug', base: { pid: process.pid }, formatters: { level: (label: string) => ({ level: label }) } }
+  const logger = pino(options, stream)
+  return (index, message) => {
+    level = index
+    logger[LEVELS[index]!](message)
+  }
+}
+
+/** How many lines may go, and the count of those that may not. */
+class Gate {
+  readonly #write: (line: Uint8Array) => number
+  #tokens = BURST
+  #time = performance.now()
+  #left = 0
+  #torn = false
+
+  constructor(write: (line: Uint8Array) => number) {
+    this.#write = write
+  }
+
+  /** Lines left out since the last one, when this one may go. */
+  admit(): number | undefined {
+    const now = performance.now()
+    this.#tokens = Math.min(BURST, this.#tokens + ((now - this.#time) * RATE) / 1000)
+    this.#time = now
+    if (this.#tokens < 1) {
+      this.#left++
+      return undefined
+    }
+    this.#tokens--
+    const left = this.#left
+    this.#left = 0
+    return left
+  }
+
+  write(line: Uint8Array): void {
+    // The rest of a line that was cut off is gone; the next one starts on a line of its own.
+    const whole = this.#torn ? Buffer.concat([NEWLINE, line]) : line
+    const done = this.#write(whole)
+    if (done <= 0) this.#left++
+    else this.#torn = done < whole.length
+  }
+}
+
+const NEWLINE = Uint8Array.of(10)
+
+function clean(message: string): string {
+  // oxlint-disable-next-line no-control-regex
+  const safe = message.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/g, '?')
+  return safe.length > LINE_LEN ? `${safe.slice(0, LINE_LEN)}…` : safe
+}

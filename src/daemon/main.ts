@@ -1,0 +1,84 @@
+/**
+ * Entry of the device process. Reads its configuration from standard input, makes everything or nothing, says so in one
+ * line on standard output, and serves until it is told to end, its VMM has gone, or its parent has.
+ *
+ * Started by client/start.ts (library, `vmchannel qemu`) and by `vmchannel serve`.
+ */
+
+import { writeSync } from 'node:fs'
+import { EXIT_CODES, VmchannelError, type ErrorCode } from '../errors.ts'
+import { closeFd } from '../ffi/libc.ts'
+import { duplicate, redirect, silence } from '../ffi/local-socket.ts'
+import { SILENT } from '../log.ts'
+import { DeviceProcess } from './device-process.ts'
+import { Exit } from './exit.ts'
+import { openLog } from './log.ts'
+import { checkConfig } from './params.ts'
+import type { DaemonConfig, DaemonReady } from './protocol.ts'
+import { onStdinEnd, readConfigText } from './stdin.ts'
+
+const CONNECT_TIMEOUT_MS = 60_000
+
+async function main(): Promise<void> {
+  const exit = new Exit(SILENT)
+  // Kept away from the numbers that ports may use: nothing but the one line goes there.
+  const answer = duplicate(1)
+  try {
+    const config = checkConfig(await readConfigText())
+    takeStdio(config)
+    const log = await openLog({ level: config.logLevel, format: config.logFormat ?? 'text' })
+    let waiting: NodeJS.Timeout | undefined
+    const device = new DeviceProcess(log, {
+      stop: () => exit.now(0),
+      deserted: () => {
+        // Whatever is on its way in this turn is still done.
+        if (config.exitWith === 'vmm') setImmediate(() => !device.attached && exit.now(0))
+      },
+    })
+    exit.use(log, () => device.close())
+    if (config.exitWith === 'parent') onStdinEnd(() => exit.now(0))
+    await device.start(config)
+    say(answer, {
+      ready: { pid: process.pid, stateDir: device.stateDir, controlSocket: device.controlSocket, vms: device.vms },
+    })
+    process.title = `vmchannel ${device.vms.map(({ vm }) => vm).join(' ')}`
+    if (config.exitWith !== 'vmm') return
+    const limit = config.connectTimeoutMs ?? CONNECT_TIMEOUT_MS
+    waiting = setTimeout(() => {
+      if (device.attached) return
+      log.error(`no VMM has connected within ${limit / 1000} s: ending`)
+      exit.now(EXIT_CODES.ERR_VMCHANNEL_TIMEOUT)
+    }, limit)
+    waiting.unref()
+  } catch (error) {
+    const known = error instanceof VmchannelError
+    const code: ErrorCode = known ? error.code : 'ERR_VMCHANNEL_INTERNAL'
+    const message = known ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
+    say(answer, { error: { code, message, ...(known && error.hint !== undefined ? { hint: error.hint } : {}) } })
+    exit.now(EXIT_CODES[code])
+  }
+}
+
+/** The caller's pipes are let go of, and stand-ins for a stdio port put in their place. */
+function takeStdio({ exitWith, terminal }: DaemonConfig): void {
+  silence(1)
+  if (exitWith !== 'parent') silence(0)
+  if (!terminal) return
+  if (exitWith === 'parent')
+    throw new VmchannelError('ERR_VMCHANNEL_USAGE', 'configuration, terminal: standard input is the parent, it cannot be a port')
+  redirect(terminal.input, 0)
+  redirect(terminal.output, 1)
+  for (const fd of new Set([terminal.input, terminal.output])) if (fd > 2) closeFd(fd)
+}
+
+/** The caller may be gone already; that is found out elsewhere. */
+function say(fd: number, message: DaemonReady): void {
+  try {
+    writeSync(fd, `${JSON.stringify(message)}\n`)
+  } catch {
+    // EPIPE
+  }
+  closeFd(fd)
+}
+
+await main()

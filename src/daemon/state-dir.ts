@@ -1,0 +1,124 @@
+/**
+ * Where device processes keep their sockets, one directory each, and where others look for them: by default below
+ * XDG_RUNTIME_DIR, /run for root, else the temporary directory. Called by the device process and by client/find.ts.
+ *
+ * Others may write to the temporary directory: nothing there is believed unless it is ours and closed to them.
+ */
+
+import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
+import { createConnection } from 'node:net'
+import { tmpdir } from 'node:os'
+import { isAbsolute, join } from 'node:path'
+import { VmchannelError } from '../errors.ts'
+import { CONTROL_SOCKET } from './protocol.ts'
+
+/** A directory without a control socket is that of a process which is just starting, for at most this long. */
+const STARTING_MS = 60_000
+const PROBE_MS = 2000
+
+/** The directory that holds one directory for each device process of this user. */
+export function stateRoot(env: Readonly<Record<string, string | undefined>> = process.env): string {
+  const runtime = env['XDG_RUNTIME_DIR']
+  if (runtime && isAbsolute(runtime)) return join(runtime, 'vmchannel')
+  const uid = process.getuid?.() ?? 0
+  return uid === 0 ? '/run/vmchannel' : join(tmpdir(), `vmchannel-${uid}`)
+}
+
+/** Makes the directory with mode 0700, or checks one that is there; returns whether it was made. */
+export function makePrivateDir(path: string): boolean {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+    return true
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code !== 'EEXIST')
+      throw new VmchannelError('ERR_VMCHANNEL_USAGE', `cannot make the state directory ${path}: ${code}`, {
+        cause,
+        hint: code === 'ENOENT' ? 'its parent directory has to exist' : 'set XDG_RUNTIME_DIR or name another one',
+      })
+  }
+  checkPrivateDir(path)
+  return false
+}
+
+/** Throws unless `path` is a directory of this user that nobody else can write to. */
+export function checkPrivateDir(path: string): void {
+  const found = lstatSync(path)
+  const uid = process.getuid?.() ?? 0
+  const why = !found.isDirectory()
+    ? 'it is not a directory'
+    : found.uid !== uid
+      ? `it belongs to user ${found.uid}, not to ${uid}`
+      : (found.mode & 0o022) !== 0
+        ? `others may write to it (mode 0${(found.mode & 0o777).toString(8)})`
+        : undefined
+  if (why !== undefined)
+    throw new VmchannelError('ERR_VMCHANNEL_USAGE', `the state directory ${path} cannot be used: ${why}`, {
+      hint: 'remove it, or set XDG_RUNTIME_DIR to a directory of your own',
+    })
+}
+
+/** Makes the state directory of this process, after the directories of dead ones have been removed. */
+export async function makeOwnDir(): Promise<string> {
+  const root = stateRoot()
+  makePrivateDir(root)
+  await removeStale(root)
+  for (let i = 0; ; i++) {
+    const path = join(root, i === 0 ? String(process.pid) : `${process.pid}-${i}`)
+    if (makePrivateDir(path)) return path
+    // The number of a process that is gone, and could not be removed: take another name.
+    if (i === 100) throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${root}: too many old directories; remove them`)
+  }
+}
+
+/** Directories below `root` that belong to this user. */
+export function listDirs(root: string): string[] {
+  try {
+    checkPrivateDir(root)
+    const names = readdirSync(root, { withFileTypes: true })
+    return names.filter((entry) => entry.isDirectory()).map((entry) => join(root, entry.name))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+}
+
+async function removeStale(root: string): Promise<void> {
+  await Promise.all(
+    listDirs(root).map(async (path) => {
+      if (await isDead(path)) removeDir(path)
+    }),
+  )
+}
+
+/** Whether no process listens in a state directory any more. In doubt it lives. */
+async function isDead(path: string): Promise<boolean> {
+  const control = join(path, CONTROL_SOCKET)
+  try {
+    if (!lstatSync(control, { throwIfNoEntry: false })) return Date.now() - lstatSync(path).mtimeMs > STARTING_MS
+  } catch {
+    return false
+  }
+  return new Promise((resolve) => {
+    const socket = createConnection(control)
+    const done = (dead: boolean): void => {
+      socket.destroy()
+      resolve(dead)
+    }
+    socket.setTimeout(PROBE_MS, () => done(false))
+    socket.on('connect', () => done(false))
+    // ENOENT: a link to a control socket elsewhere that is gone.
+    socket.on('error', ({ code }: NodeJS.ErrnoException) => done(code === 'ECONNREFUSED' || code === 'ENOENT'))
+  })
+}
+
+/** Removes a state directory and the sockets in it; anything else that somebody put there stays, and so does it. */
+export function removeDir(path: string): void {
+  try {
+    for (const entry of readdirSync(path, { withFileTypes: true }))
+      if (entry.isSocket() || entry.isSymbolicLink()) unlinkSync(join(path, entry.name))
+    rmdirSync(path)
+  } catch {
+    // Somebody else was faster, or something else lies there.
+  }
+}

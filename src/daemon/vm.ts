@@ -1,0 +1,232 @@
+/**
+ * One VM of the device process: its memory, the console device as a PCI function, the socket its VMM connects to, and
+ * its ports with their back ends. Made by device-process.ts.
+ */
+
+import { join } from 'node:path'
+import { openChardev } from '../chardev/registry.ts'
+import { listenVfioUser, UNSHARED_HINT, type VfioUserServer } from '../device/attach/vfio-user/server.ts'
+import { ConsoleDevice } from '../device/console.ts'
+import { VirtioPci } from '../device/pci/virtio-pci.ts'
+import type { Port } from '../device/port.ts'
+import { VmchannelError } from '../errors.ts'
+import type { Log } from '../log.ts'
+import { GuestMemory } from '../mem/guest-memory.ts'
+import { checkPortSpec, type PortSpec } from '../port-spec.ts'
+import { probeCoherency } from './coherency.ts'
+import type { ControlEvent, PortInfo, PortRef, PortStats, VmInfo, VmOptions } from './protocol.ts'
+
+const DRAIN_MS = 5000
+const BUFFER = 64 << 10
+
+export interface VmContext {
+  log: Log
+  stateDir: string
+  emit(event: Omit<ControlEvent, 'time'>): void
+  /** The VMM has gone. */
+  detached(): void
+}
+
+export class Vm {
+  readonly name: string
+  readonly memory: GuestMemory = new GuestMemory()
+  readonly #context: VmContext
+  readonly #log: Log
+  readonly #device: ConsoleDevice
+  readonly #stop = new AbortController()
+  #server: VfioUserServer | undefined
+  #problem: string | null = null
+
+  /** Opens everything or nothing. */
+  static async start(
+    name: string,
+    options: VmOptions & { ports?: readonly (string | PortSpec)[] },
+    context: VmContext,
+    signal?: AbortSignal,
+  ): Promise<Vm> {
+    const vm = new Vm(name, options, context)
+    try {
+      for (const [i, port] of (options.ports ?? []).entries())
+        await vm.addPort(checkPortSpec(port, `vm ${name}, port ${i + 1}`), signal)
+      await vm.#listen(options)
+      return vm
+    } catch (error) {
+      vm.close()
+      throw error
+    }
+  }
+
+  private constructor(name: string, options: VmOptions, context: VmContext) {
+    this.name = name
+    this.#context = context
+    const { log } = context
+    const say = (level: keyof Log) => (message: string) => log[level](`${name}: ${message}`)
+    this.#log = { error: say('error'), warn: say('warn'), info: say('info'), debug: say('debug') }
+    const { maxPorts, queueSize, resizeOrder } = options
+    this.#device = new ConsoleDevice({
+      ...(maxPorts === undefined ? {} : { maxPorts }),
+      ...(queueSize === undefined ? {} : { queueSize }),
+      ...(resizeOrder === undefined ? {} : { resizeOrder }),
+      log: this.#log,
+      defer: setImmediate,
+      onEvent: ({ event, port }) => this.#emit({ event, port: port.id, name: port.settings.name ?? null }),
+      onDriver: (started) => this.#emit({ event: started ? 'driver-started' : 'driver-reset' }),
+    })
+  }
+
+  async #listen(options: VmOptions): Promise<void> {
+    const { vectors, socket } = options
+    const pci = new WatchedPci(this.#device, this.memory, vectors === undefined ? {} : { vectors })
+    const server = await listenVfioUser({
+      path: socket ?? join(this.#context.stateDir, `${this.name}.vfio.sock`),
+      memory: this.memory,
+      function: pci,
+      log: this.#log,
+      onAttach: () => {
+        this.#solved()
+        this.#emit({ event: 'vmm-attached' })
+      },
+      onDetach: () => {
+        this.#solved()
+        this.#emit({ event: 'vmm-detached' })
+        this.#context.detached()
+      },
+      onUnshared: () => this.#refuse(`the VMM does not share the guest's memory; ${UNSHARED_HINT}`),
+    })
+    pci.onBusMaster = () => void this.#checkMemory(server)
+    this.#server = server
+  }
+
+  get info(): VmInfo {
+    const socket = this.#server?.path ?? ''
+    return {
+      vm: this.name,
+      socket,
+      attached: this.#server?.attached ?? false,
+      started: this.#device.started,
+      maxPorts: this.#device.maxPorts,
+      ports: this.#device.ports.length,
+      problem: this.#problem,
+      qemuArgs: ['-device', JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: socket } })],
+    }
+  }
+
+  get attached(): boolean {
+    return this.#server?.attached ?? false
+  }
+
+  /** Adds a port; the signal ends the wait for its back end. */
+  async addPort(spec: PortSpec, signal?: AbortSignal): Promise<PortInfo> {
+    const { chardev, name, id, console = false, policy = 'block', buffer = BUFFER, onClose, drainMs = DRAIN_MS } = spec
+    const both = signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal
+    const port = await this.#device.addPort({ name, id, console, policy, buffer, onClose, drainMs }, async (end) => {
+      if (both.aborted) throw closed(this.name)
+      const opened = await openChardev(chardev, end, both)
+      if (!both.aborted) return opened
+      opened.close()
+      throw closed(this.name)
+    })
+    const { cols, rows } = spec
+    if (console && cols !== undefined && rows !== undefined) this.#device.resizePort(port.id, cols, rows)
+    return this.portInfo(port)
+  }
+
+  removePort(ref: PortRef): void {
+    this.#device.removePort(this.port(ref).id)
+  }
+
+  resizePort(ref: PortRef, cols: number, rows: number): void {
+    this.#device.resizePort(this.port(ref).id, cols, rows)
+  }
+
+  get ports(): Port[] {
+    return this.#device.ports
+  }
+
+  /** A port by number, or by name. */
+  port(ref: PortRef): Port {
+    const port = typeof ref === 'number' ? this.#device.port(ref) : this.ports.find((p) => p.settings.name === ref)
+    if (port) return port
+    const names = this.ports.map((p) => (p.settings.name === undefined ? String(p.id) : `${p.id} (${p.settings.name})`))
+    const what = typeof ref === 'number' ? `number ${ref}` : `named ${JSON.stringify(ref)}`
+    throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', `VM ${this.name} has no port ${what}`, {
+      hint: names.length === 0 ? 'it has no ports at all' : `it has: ${names.slice(0, 32).join(', ')}`,
+    })
+  }
+
+  portInfo(port: Port): PortInfo {
+    const { id, settings, chardev } = port
+    return {
+      vm: this.name,
+      port: id,
+      name: settings.name ?? null,
+      console: settings.console,
+      chardev: chardev?.label ?? '',
+      place: chardev?.place ?? null,
+      policy: settings.policy,
+      guestOpen: port.guestOpen,
+      guestReady: port.guestReady,
+      hostConnected: port.hostConnected,
+    }
+  }
+
+  portStats(port: Port): PortStats {
+    return { ...this.portInfo(port), counters: port.stats() }
+  }
+
+  /** Hangs up on the VMM, removes sockets and back ends. */
+  close(): void {
+    this.#stop.abort()
+    this.#server?.close()
+    this.#device.close()
+  }
+
+  /** Before the driver is told that the device takes it, or soon after: a guest that spins needs at least a reason. */
+  async #checkMemory(server: VfioUserServer): Promise<void> {
+    if (!server.attached || this.#problem !== null) return
+    const found = await probeCoherency(server, this.memory)
+    if (found === 'different' && server.attached)
+      this.#refuse(`the VMM keeps what the guest writes to itself (share=off); ${UNSHARED_HINT}`)
+  }
+
+  #refuse(reason: string): void {
+    if (this.#problem !== null) return
+    this.#problem = reason
+    this.#device.refuse(reason)
+    this.#log.error(reason)
+    this.#emit({ event: 'problem', message: reason })
+  }
+
+  #solved(): void {
+    this.#problem = null
+    this.#device.refuse(undefined)
+  }
+
+  #emit(event: Omit<ControlEvent, 'time' | 'vm'>): void {
+    this.#context.emit({ ...event, vm: this.name })
+  }
+}
+
+/** Tells when the guest lets the device touch memory. */
+class WatchedPci extends VirtioPci {
+  onBusMaster: (() => void) | undefined
+  #on = false
+
+  override writeConfig(offset: number, data: Uint8Array): void {
+    super.writeConfig(offset, data)
+    const command = new Uint8Array(2)
+    this.readConfig(4, command)
+    const on = (command[0]! & 4) !== 0
+    if (on && !this.#on) this.onBusMaster?.()
+    this.#on = on
+  }
+
+  override reset(): void {
+    super.reset()
+    this.#on = false
+  }
+}
+
+function closed(name: string): VmchannelError {
+  return new VmchannelError('ERR_VMCHANNEL_CLOSED', `VM ${name} was closed before its port was open`)
+}
