@@ -154,7 +154,6 @@ export class Session {
     if (type !== TYPE_REQUEST) return this.end(`a message of type ${type}`)
     this.counters.requests++
     const result = this.#attached ? this.#dispatch(message) : this.#introduce(message)
-    if (this.#ended) return
     this.#answer(message, result)
     if (this.#hangUp !== undefined) this.end(this.#hangUp)
   }

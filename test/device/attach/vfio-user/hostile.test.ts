@@ -5,6 +5,7 @@ import { createEventfd } from '../../../../src/ffi/eventfd.ts'
 import { createMemfd } from '../../../../src/ffi/mmap.ts'
 import { access, concat, FakeVmm, message, turn, u32, u64 } from './fake-vmm.ts'
 import { openFds, openRig, until, type Rig } from './rig.ts'
+import { ToyFunction } from './toy-function.ts'
 
 const EINVAL = 22
 const ENOTTY = 25
@@ -228,12 +229,19 @@ test('E3: descriptors that nobody wants are closed, on every command, in any num
   vmm.close()
 })
 
-test('E3: more descriptors than a message may have', async () => {
-  const vmm = await FakeVmm.attach(rig.path)
+test('E3: more descriptors than a message may have, even where there are as many vectors', async () => {
+  const wide = await openRig(new ToyFunction(0x4000, 64))
+  const vmm = await FakeVmm.attach(wide.path)
   const eventfd = createEventfd()
+  const open = openFds().length
   expect(await vmm.setIrqs(0x24, 2, 0, 17, new Array<number>(17).fill(eventfd))).toBe(EINVAL)
+  expect(openFds().length).toBe(open)
+  expect(await vmm.setIrqs(0x24, 2, 40, 16, new Array<number>(16).fill(eventfd))).toBe(0)
+  expect(openFds().length).toBe(open + 16)
   closeSync(eventfd)
   vmm.close()
+  await wide.detached()
+  wide.end()
 })
 
 test('E3: descriptors in the middle of a message belong to nobody', async () => {

@@ -212,6 +212,7 @@ test('after the VMM is gone the lines are dead, not dangerous', async () => {
   const irq = rig.toy.irq!
   await vmm.setIrqs(EVENTFD | TRIGGER, MSIX, 0, 4, eventfds)
   await vmm.setIrqs(EVENTFD | TRIGGER, INTX, 0, 1, [eventfds[0]!])
+  await vmm.setIrqs(EVENTFD | UNMASK, INTX, 0, 1, [eventfds[3]!])
   vmm.close()
   await rig.detached()
   irq.msix(0)

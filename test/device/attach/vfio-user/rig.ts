@@ -27,7 +27,7 @@ export interface Rig {
   end(): void
 }
 
-export async function openRig(): Promise<Rig> {
+export async function openRig(toy: ToyFunction = new ToyFunction()): Promise<Rig> {
   const folder = mkdtempSync(join(tmpdir(), 'vmchannel-vfio-user-'))
   const path = join(folder, 's.sock')
   const lines: string[] = []
@@ -35,7 +35,6 @@ export async function openRig(): Promise<Rig> {
   const unshared: UnsharedMemory[] = []
   const line = (kind: string) => (text: string) => void lines.push(`${kind}: ${text}`)
   const log: Log = { error: line('error'), warn: line('warn'), info: line('info'), debug: line('debug') }
-  const toy = new ToyFunction()
   const memory = new GuestMemory()
   const server = await listenVfioUser({
     path,

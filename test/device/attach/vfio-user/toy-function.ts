@@ -8,12 +8,12 @@ export const TOY_VENDOR = 0x1af4
 export const TOY_DEVICE = 0x10f0
 
 export class ToyFunction implements PciFunction {
-  readonly barSizes = [0x4000, 0x1000, 0, 0, 0, 0]
+  readonly barSizes: number[]
   readonly configSize = 256
-  readonly vectors = 4
+  readonly vectors: number
   readonly intx = true
   readonly config = new Uint8Array(256)
-  readonly bar = new Uint8Array(0x4000)
+  readonly bar: Uint8Array
   readonly log: string[] = []
   irq: PciIrq | undefined
   resets = 0
@@ -22,7 +22,10 @@ export class ToyFunction implements PciFunction {
   failure: Error | undefined
   onWrite: ((offset: number) => void) | undefined
 
-  constructor() {
+  constructor(barSize = 0x4000, vectors = 4) {
+    this.barSizes = [barSize, 0x1000, 0, 0, 0, 0]
+    this.bar = new Uint8Array(barSize)
+    this.vectors = vectors
     const view = new DataView(this.config.buffer)
     view.setUint16(0, TOY_VENDOR, true)
     view.setUint16(2, TOY_DEVICE, true)
