@@ -14,10 +14,10 @@ const COMMON = ['backend', 'id', 'mux', 'logfile', 'logappend']
 
 /** Options that can be carried, by QEMU's name of the back end. */
 const KNOWN: Readonly<Record<string, readonly string[]>> = {
-  socket: [
-    ...['path', 'fd', 'host', 'port', 'server', 'wait', 'reconnect', 'reconnect-ms', 'ipv4', 'ipv6', 'nodelay', 'delay'],
-    ...['telnet', 'tn3270', 'websocket', 'abstract', 'tight', 'tls-creds', 'to'],
-  ],
+  socket: (
+    'path fd host port server wait reconnect reconnect-ms ipv4 ipv6 nodelay delay ' +
+    'telnet tn3270 websocket abstract tight tls-creds to'
+  ).split(' '),
   pty: ['path'],
   stdio: ['signal'],
   file: ['path', 'append', 'input-path'],

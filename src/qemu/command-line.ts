@@ -128,10 +128,7 @@ export function readConfigFile(text: string, file: string): Argument[] {
 }
 
 /** The list with the sections of each -readconfig file behind it; `readFile` answers undefined where it cannot. */
-export function withConfigFiles(
-  list: readonly Argument[],
-  readFile: (path: string) => string | undefined,
-): Argument[] {
+export function withConfigFiles(list: readonly Argument[], readFile: (path: string) => string | undefined): Argument[] {
   return list.flatMap((argument) => {
     if (argument.name !== 'readconfig' || argument.value === undefined) return [argument]
     const text = readFile(argument.value)

@@ -68,9 +68,7 @@ export function planMemory(
 
 /** All arguments of a name as one: they merge in QEMU, the last value of a key counts. */
 export function mergeOptions(list: readonly Argument[], name: string): OptionString {
-  const entries = list.flatMap((argument) =>
-    argument.name === name ? (argumentOptions(argument)?.entries ?? []) : [],
-  )
+  const entries = list.flatMap((argument) => (argument.name === name ? (argumentOptions(argument)?.entries ?? []) : []))
   return { json: false, entries }
 }
 

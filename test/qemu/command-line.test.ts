@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { readConfigFile, splitCommandLine, withConfigFiles, withoutOwn } from '../../src/qemu/command-line.ts'
 import { WITH_ARGUMENT, WITHOUT_ARGUMENT } from '../../src/qemu/option-table.ts'
@@ -49,7 +49,17 @@ describe('splitCommandLine', () => {
   })
 
   it('takes our options out and nothing else', () => {
-    const argv = ['-virtioserial', 'unix:/a', '-m', '1', '--virtio-serial', 'pty', '-virtioserial-device', 'addr=5', 'd']
+    const argv = [
+      '-virtioserial',
+      'unix:/a',
+      '-m',
+      '1',
+      '--virtio-serial',
+      'pty',
+      '-virtioserial-device',
+      'addr=5',
+      'd',
+    ]
     expect(withoutOwn(splitCommandLine(argv))).toEqual(['-m', '1', 'd'])
   })
 })

@@ -97,9 +97,15 @@ describe('a backend of the user', () => {
   })
 
   it.each([
-    ['-object memory-backend-memfd,id=m,size=1G,share=off -M q35,memory-backend=m', /^-object memory-backend-memfd.*share=off/],
+    [
+      '-object memory-backend-memfd,id=m,size=1G,share=off -M q35,memory-backend=m',
+      /^-object memory-backend-memfd.*share=off/,
+    ],
     ['-object memory-backend-ram,id=m,size=1G,share=n -M q35,memory-backend=m', /share=off keeps/],
-    ['-object {"qom-type":"memory-backend-ram","id":"m","size":1,"share":false} -numa node,memdev=m', /of -numa node,memdev=m/],
+    [
+      '-object {"qom-type":"memory-backend-ram","id":"m","size":1,"share":false} -numa node,memdev=m',
+      /of -numa node,memdev=m/,
+    ],
     ['-object memory-backend-epc,id=m,size=1G -M q35,memory-backend=m', /not shared/],
     ['-M q35,confidential-guest-support=sev0', /encrypts/],
   ])('is refused: %s', (text, message) => {

@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
   formatOptionString,
@@ -97,8 +97,12 @@ describe('JSON form', () => {
   })
 
   it('names the argument when it is broken', () => {
-    expect(() => parseOptionString('{"driver":', { json: true, argument: '-device' })).toThrow(/^-device: .* is not JSON/)
-    expect(() => parseOptionString('{', { json: true })).toThrow(expect.objectContaining({ code: 'ERR_VMCHANNEL_USAGE' }))
+    expect(() => parseOptionString('{"driver":', { json: true, argument: '-device' })).toThrow(
+      /^-device: .* is not JSON/,
+    )
+    expect(() => parseOptionString('{', { json: true })).toThrow(
+      expect.objectContaining({ code: 'ERR_VMCHANNEL_USAGE' }),
+    )
   })
 })
 

@@ -43,7 +43,8 @@ describe('libguestfs', () => {
 
   it('leaves every other word as it was, the device where it was', () => {
     const vfio = '{"driver":"vfio-user-pci","id":"vmchannel","socket":{"type":"unix","path":"/run/d0.sock"}}'
-    const expected = words(LIBGUESTFS).join(' ')
+    const expected = words(LIBGUESTFS)
+      .join(' ')
       .replace('-device virtio-serial-pci', `-device ${vfio}`)
       .replace(' -chardev socket,path=/tmp/libguestfsXX/guestfsd.sock,id=channel0', '')
       .replace(' -device virtserialport,chardev=channel0,name=org.libguestfs.channel.0', '')
@@ -202,10 +203,18 @@ describe('-virtioserial', () => {
     ['-virtioserial', 'ERR_VMCHANNEL_USAGE', /needs a port/],
     ['-virtioserial nonsense', 'ERR_VMCHANNEL_USAGE', /nonsense/],
     ['-virtioserial null,nr=0', 'ERR_VMCHANNEL_PORT', /port number 0 is reserved/],
-    ['-virtioserial null,nr=5 -virtioserial pty,nr=5', 'ERR_VMCHANNEL_PORT', /-virtioserial pty,nr=5: port number 5 .*null/],
+    [
+      '-virtioserial null,nr=5 -virtioserial pty,nr=5',
+      'ERR_VMCHANNEL_PORT',
+      /-virtioserial pty,nr=5: port number 5 .*null/,
+    ],
     ['-virtioserial null,name=a -virtioserial pty,name=a', 'ERR_VMCHANNEL_PORT', /name "a" is already used/],
     [`${LIBGUESTFS} -virtioserial null,name=org.libguestfs.channel.0`, 'ERR_VMCHANNEL_PORT', /already used by -device/],
-    ['-virtioserial-device max_ports=2 -virtioserial null,nr=2', 'ERR_VMCHANNEL_PORT', /out of range.*2 ports \(0 to 1\)/],
+    [
+      '-virtioserial-device max_ports=2 -virtioserial null,nr=2',
+      'ERR_VMCHANNEL_PORT',
+      /out of range.*2 ports \(0 to 1\)/,
+    ],
     ['-virtioserial null -loadvm x', 'ERR_VMCHANNEL_USAGE', /-loadvm x/],
     ['-virtioserial null -incoming tcp:0:1', 'ERR_VMCHANNEL_USAGE', /-incoming/],
     ['-virtioserial null -only-migratable', 'ERR_VMCHANNEL_USAGE', /-only-migratable/],

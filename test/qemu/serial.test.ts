@@ -18,9 +18,21 @@ describe('a -chardev becomes', () => {
     ['socket,path=/a,reconnect-ms=100,wait=off', { kind: 'unix', path: '/a', server: false, reconnectMs: 100 }],
     [
       'socket,host=localhost,port=4555,server=on,wait=off,ipv4=on,ipv6=off',
-      { kind: 'tcp', host: 'localhost', port: 4555, server: true, wait: false, ipv4: true, ipv6: false, nodelay: false },
+      {
+        kind: 'tcp',
+        host: 'localhost',
+        port: 4555,
+        server: true,
+        wait: false,
+        ipv4: true,
+        ipv6: false,
+        nodelay: false,
+      },
     ],
-    ['socket,host=,port=1,server=on,wait=off', { kind: 'tcp', host: '0.0.0.0', port: 1, server: true, wait: false, nodelay: false }],
+    [
+      'socket,host=,port=1,server=on,wait=off',
+      { kind: 'tcp', host: '0.0.0.0', port: 1, server: true, wait: false, nodelay: false },
+    ],
     ['socket,host=h,port=1,nodelay=on', { kind: 'tcp', host: 'h', port: 1, server: false, nodelay: true }],
     ['socket,host=h,port=1,nodelay', { kind: 'tcp', host: 'h', port: 1, server: false, nodelay: true }],
     ['pty', { kind: 'pty' }],
@@ -107,7 +119,9 @@ describe('several devices', () => {
   const two = '-chardev null,id=c1 -chardev null,id=c2 -device virtio-serial,id=a -device virtio-serial,id=b'
 
   it('have their ports by bus=, and without it on the newest', () => {
-    const made = plan(`${two} -device virtserialport,bus=a.0,chardev=c1,name=x -device virtserialport,chardev=c2,name=y`)
+    const made = plan(
+      `${two} -device virtserialport,bus=a.0,chardev=c1,name=x -device virtserialport,chardev=c2,name=y`,
+    )
     expect(made.devices).toMatchObject([
       { id: 'a', ports: [{ id: 1, name: 'x' }] },
       { id: 'b', ports: [{ id: 1, name: 'y' }] },
@@ -156,7 +170,10 @@ describe('port numbers', () => {
     const list = words(text)
     const chardevs = list.map((_, index) => `-chardev null,id=c${index}`).join(' ')
     const devices = list.map((port, index) => `-device ${port.replace('@', `chardev=c${index}`)}`).join(' ')
-    return plan(`${chardevs} -device virtio-serial,id=s,max_ports=4 ${devices}`).devices[0]?.ports.map((port) => port.id) ?? []
+    return (
+      plan(`${chardevs} -device virtio-serial,id=s,max_ports=4 ${devices}`).devices[0]?.ports.map((port) => port.id) ??
+      []
+    )
   }
 
   // All seen on QEMU 11.1.3 ("info qtree").
@@ -189,19 +206,25 @@ describe('port numbers', () => {
     ['virtserialport,@ virtserialport,@ virtserialport,@ virtserialport,@', /out of range/],
     ['virtserialport,name=a,@ virtserialport,name=a,@', /name "a" is already used/],
   ])('refuses %s', (text, message) => {
-    expect(() => ports(text)).toThrow(expect.objectContaining({ code: 'ERR_VMCHANNEL_PORT', message: expect.stringMatching(message) }))
+    expect(() => ports(text)).toThrow(
+      expect.objectContaining({ code: 'ERR_VMCHANNEL_PORT', message: expect.stringMatching(message) }),
+    )
   })
 })
 
 describe('options of the device', () => {
   const port = '-chardev null,id=c -device virtserialport,chardev=c'
   const vfio = (text: string): unknown => {
-    const word = plan(text).qemuArgs(['/s']).find((one) => one.includes('vfio-user-pci'))
+    const word = plan(text)
+      .qemuArgs(['/s'])
+      .find((one) => one.includes('vfio-user-pci'))
     return JSON.parse(word ?? 'null') as unknown
   }
 
   it('go on to vfio-user-pci with the types of its JSON form', () => {
-    expect(vfio(`-device virtio-serial,id=s,bus=b,addr=0x1d.1,multifunction=on,acpi-index=3,rombar=0,vectors=4 ${port}`)).toEqual({
+    expect(
+      vfio(`-device virtio-serial,id=s,bus=b,addr=0x1d.1,multifunction=on,acpi-index=3,rombar=0,vectors=4 ${port}`),
+    ).toEqual({
       driver: 'vfio-user-pci',
       id: 's',
       bus: 'b',
@@ -222,9 +245,12 @@ describe('options of the device', () => {
   it('may come from -global', () => {
     expect(plan(`-global virtio-serial-pci.max_ports=7 -device virtio-serial ${port}`).devices[0]?.maxPorts).toBe(7)
     expect(
-      plan(`-global driver=virtio-serial-device,property=max_ports,value=9 -device virtio-serial ${port}`).devices[0]?.maxPorts,
+      plan(`-global driver=virtio-serial-device,property=max_ports,value=9 -device virtio-serial ${port}`).devices[0]
+        ?.maxPorts,
     ).toBe(9)
-    expect(plan(`-global virtio-serial-pci.max_ports=7 -device virtio-serial,max_ports=2 ${port}`).devices[0]?.maxPorts).toBe(2)
+    expect(
+      plan(`-global virtio-serial-pci.max_ports=7 -device virtio-serial,max_ports=2 ${port}`).devices[0]?.maxPorts,
+    ).toBe(2)
   })
 })
 
