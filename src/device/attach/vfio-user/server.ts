@@ -112,11 +112,12 @@ class Server implements VfioUserServer {
       fd = this.#listener.accept()
     } catch (error) {
       // Out of descriptors, most likely: try again later instead of spinning on a socket that stays readable.
-      log.error(describeError(error))
+      if (!this.#retry) log.error(`${path}: ${describeError(error)}; tried again every second`)
       this.#watch.want(false, false)
       this.#retry = setTimeout(() => this.#watch.want(true, false), 1000)
       return
     }
+    this.#retry = undefined
     if (fd === undefined) return
     if (this.#waiting.size < MAX_WAITING) return this.#start(fd)
     closeFd(fd)
