@@ -112,7 +112,7 @@ class Server implements VfioUserServer {
       fd = this.#listener.accept()
     } catch (error) {
       // Out of descriptors, most likely: try again later instead of spinning on a socket that stays readable.
-      if (!this.#retry) log.error(`${path}: ${describeError(error)}; tried again every second`)
+      if (!this.#retry) log.error(`${describeError(error)}; tried again every second`)
       this.#watch.want(false, false)
       this.#retry = setTimeout(() => this.#watch.want(true, false), 1000)
       return
