@@ -22,7 +22,7 @@ import { slotTrouble, slotWarning } from './pci-slots.ts'
 import { claimName, neededPorts, numberPorts, type NamedPort } from './port-numbers.ts'
 import { carryProperties } from './serial-options.ts'
 import { findSerialDevices, type SerialDevice } from './serial.ts'
-import { allIds, freshId } from './usage.ts'
+import { allIds, freshId, mentionedFds } from './usage.ts'
 
 /** What the plan has to know about this machine; each may be left out. */
 export interface PlanHost {
@@ -50,6 +50,8 @@ export interface Plan {
   qemuArgs(socketPaths: readonly string[]): string[]
   /** Inherited descriptors that the devices use: QEMU should not keep them. */
   takenFds: number[]
+  /** Inherited descriptors that the arguments speak of: Node has marked them as close-on-exec. */
+  mentionedFds: number[]
   /** One line each, for a person. */
   warnings: string[]
 }
@@ -101,13 +103,21 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
     devices: drafts.map(({ id, origin, maxPorts, ports }) => ({ id, origin, maxPorts, ports })),
     qemuArgs: (socketPaths) => writeArguments(rest, drafts, taken(serial), memory, socketPaths),
     takenFds: drafts.flatMap((draft) => draft.ports.flatMap(inheritedFd)),
+    mentionedFds: mentionedFds(given),
     warnings,
   }
 }
 
 function leaveAlone(given: readonly Argument[], why: string, warnings: string[]): Plan {
   const args = withoutOwn(given)
-  return { passThrough: why, devices: [], qemuArgs: () => [...args], takenFds: [], warnings }
+  return {
+    passThrough: why,
+    devices: [],
+    qemuArgs: () => [...args],
+    takenFds: [],
+    mentionedFds: mentionedFds(given),
+    warnings,
+  }
 }
 
 function staysWithQemu(device: SerialDevice, reason: string): string {

@@ -78,3 +78,27 @@ export function freshId(name: string, ids: Set<string>): string {
   ids.add(id)
   return id
 }
+
+/** Keys whose value is a descriptor, or several with colons between. */
+const FD_KEY = /^(?:.*\.)?(?:fds?|vhostfds?|str)$/
+
+const FD_OPTIONS = new Set(['add-fd', 'blockdev', 'chardev', 'device', 'net', 'netdev', 'nic', 'object'])
+
+/** Numbers of inherited descriptors that the command line speaks of; QEMU must find them open. */
+export function mentionedFds(list: readonly Argument[]): number[] {
+  const fds = new Set<number>()
+  const add = (key: string, value: JsonValue): void => {
+    if (value !== null && typeof value === 'object') {
+      for (const [inner, item] of Object.entries(value)) add(inner, item)
+    } else if (FD_KEY.test(key) && /^\d+(:\d+)*$/.test(String(value))) {
+      for (const number of String(value).split(':')) fds.add(Number(number))
+    }
+  }
+  for (const argument of list) {
+    const option = FD_OPTIONS.has(argument.name ?? '') ? argumentOptions(argument) : undefined
+    for (const { key, value } of option?.entries ?? []) add(key, value)
+    const incoming = /^fd:(\d+)$/.exec(argument.name === 'incoming' ? (argument.value ?? '') : '')
+    if (incoming) fds.add(Number(incoming[1]))
+  }
+  return [...fds].filter((fd) => fd > 2).toSorted((a, b) => a - b)
+}

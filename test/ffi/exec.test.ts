@@ -1,6 +1,6 @@
 /** Real processes: a Node script that becomes another program. Needs the build (`npm test` makes it). */
 import { spawn, spawnSync, type StdioOptions } from 'node:child_process'
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 const built = resolve(import.meta.dirname, '../../dist/src/ffi/exec.js')
 let dir = ''
 beforeAll(() => {
+  if (!existsSync(built)) throw new Error(`${built} is missing: npm run build`)
   dir = mkdtempSync(join(tmpdir(), 'vmchannel-exec-'))
 })
 afterAll(() => {
@@ -69,7 +70,7 @@ describe('inherited descriptors', () => {
       stdio: ['pipe', 'pipe', 'inherit', file, 'pipe'],
     })
     let stdout = ''
-    child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()))
+    child.stdout?.on('data', (chunk: Buffer) => (stdout += chunk.toString()))
     await once(child, 'close')
     closeSync(file)
     expect(stdout).toBe('3,4,5 three\n\n')
@@ -196,8 +197,4 @@ describe('execve', () => {
     )
     expect(result.stdout).toBe(' ff 41\n20000\n')
   })
-})
-
-it('the build is newer than the source', () => {
-  expect(readFileSync(built, 'utf8')).toContain('execveFunction')
 })

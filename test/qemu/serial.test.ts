@@ -1,5 +1,7 @@
 /** QEMU's own virtio-serial devices: what is carried, what stays with QEMU and why. */
+import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { VmchannelError } from '../../src/errors.ts'
 import { planQemu } from '../../src/qemu/plan.ts'
 
 const words = (text: string): string[] => text.trim().split(/\s+/)
@@ -258,4 +260,37 @@ it('tells that a network card moves to another slot', () => {
   const text = '-chardev null,id=c -device virtio-serial -device virtserialport,chardev=c -device e1000,netdev=n'
   expect(plan(text).warnings).toEqual([expect.stringMatching(/^-device e1000,netdev=n: moves to the PCI slot before/)])
   expect(plan(`${text},addr=5`).warnings).toEqual([])
+})
+
+it('knows which inherited descriptors the command line speaks of', () => {
+  const text =
+    '-add-fd set=1,fd=20 -netdev tap,id=n,fds=21:22,vhostfds=23 -netdev {"type":"tap","id":"m","fd":"24"} -incoming fd:25 ' +
+    '-netdev stream,id=s,addr.type=fd,addr.str=26 -chardev socket,id=c,fd=27,server=on -device x,addr=30 -append fd=31 -m 32'
+  expect(plan(text).mentionedFds).toEqual([20, 21, 22, 23, 24, 25, 26, 27])
+})
+
+it('ends every command line in a plan or in an error for a person', () => {
+  const word = fc.oneof(
+    fc.constantFrom(
+      ...words(
+        '-device -chardev -object -machine -m -numa -virtioserial -virtioserial-device -set -global -nographic -incoming ' +
+          'virtio-serial,id=a virtserialport,chardev=c virtconsole,chardev=c,nr=1 null,id=c pty,id=c null,name=n unix:/x ' +
+          'memory-backend-ram,id=m,size=1G memory-backend=m node,memdev=m 512 size=1G {"driver":"virtserialport"} {} {"a": []} ' +
+          'device.a.x=1 help addr=5',
+      ),
+    ),
+    fc.string(),
+    fc.string().map((text) => `-${text}`),
+  )
+  fc.assert(
+    fc.property(fc.array(word, { maxLength: 12 }), (argv) => {
+      try {
+        const made = planQemu(argv)
+        made.qemuArgs(made.devices.map(() => '/s'))
+      } catch (error) {
+        expect(error).toBeInstanceOf(VmchannelError)
+      }
+    }),
+    { numRuns: 3000 },
+  )
 })

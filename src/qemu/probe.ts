@@ -1,0 +1,125 @@
+/**
+ * Whether a QEMU binary can have our device: its version, and whether vfio-user-pci is in it. Asking takes a tenth of a
+ * second, so a good answer is kept, for as long as the file stays the same. Called by the wrapper before it starts
+ * anything.
+ */
+
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { VmchannelError } from '../errors.ts'
+import { printable } from '../log.ts'
+
+export interface QemuInfo {
+  path: string
+  /** "11.1.3" */
+  version: string
+}
+
+/** vfio-user-pci came with this one. */
+const FIRST = [10, 1] as const
+const ANSWER_TIMEOUT_MS = 20_000
+/** More binaries than anybody has; the oldest entries go. */
+const CACHE_ENTRIES = 16
+const ELSE = 'install QEMU 10.1 or later, or set VMCHANNEL_QEMU to the path of one'
+
+type Env = Readonly<Record<string, string | undefined>>
+
+/** Checks the binary; `file` is where answers are kept (see probeCacheFile). Throws ERR_VMCHANNEL_QEMU. */
+export function probeQemu(path: string, file: string | undefined, env: Env = process.env): QemuInfo {
+  const key = fileKey(path)
+  const known = file === undefined ? undefined : readCache(file)[key]
+  if (known !== undefined) return { path, version: known }
+  const version = askVersion(path, env)
+  askDevice(path, version, env)
+  if (file !== undefined) writeCache(file, key, version)
+  return { path, version }
+}
+
+/** The file for answers: under XDG_CACHE_HOME or ~/.cache; none where there is no home. */
+export function probeCacheFile(env: Env): string | undefined {
+  const home = env['HOME'] || homedir()
+  const base = env['XDG_CACHE_HOME']?.startsWith('/') ? env['XDG_CACHE_HOME'] : home && join(home, '.cache')
+  return base ? join(base, 'vmchannel', 'qemu.json') : undefined
+}
+
+function fileKey(path: string): string {
+  try {
+    const { size, mtimeMs } = statSync(path)
+    return `${path} ${size} ${mtimeMs}`
+  } catch (cause) {
+    throw new VmchannelError('ERR_VMCHANNEL_QEMU', `${path} does not exist`, { hint: ELSE, cause })
+  }
+}
+
+function askVersion(path: string, env: Env): string {
+  const { text } = ask(path, ['-version'], env)
+  const match = /^QEMU emulator version (\d+)\.(\d+)(?:\.(\d+))?/m.exec(text)
+  if (!match) {
+    const said = printable(text.trim().split('\n')[0] ?? '')
+    throw new VmchannelError('ERR_VMCHANNEL_QEMU', `${path} is no QEMU system emulator: -version says "${said}"`, {
+      hint: ELSE,
+    })
+  }
+  const [major, minor] = [Number(match[1]), Number(match[2])]
+  const version = `${major}.${minor}.${match[3] ?? 0}`
+  if (major < FIRST[0] || (major === FIRST[0] && minor < FIRST[1])) {
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_QEMU',
+      `QEMU ${version} at ${path} is too old: vfio-user-pci came with ${FIRST.join('.')}`,
+      { hint: ELSE },
+    )
+  }
+  return version
+}
+
+function askDevice(path: string, version: string, env: Env): void {
+  const { status, text } = ask(path, ['-machine', 'none', '-device', 'vfio-user-pci,help'], env)
+  if (status === 0 && text.includes('socket=')) return
+  throw new VmchannelError(
+    'ERR_VMCHANNEL_QEMU',
+    `QEMU ${version} at ${path} has no vfio-user-pci device: it was built without it`,
+    { hint: `use a QEMU that has it ("-device help" lists it), and set VMCHANNEL_QEMU to its path` },
+  )
+}
+
+function ask(path: string, args: string[], env: Env): { status: number | null; text: string } {
+  const { error, status, stdout, stderr } = spawnSync(path, args, {
+    env: env as NodeJS.ProcessEnv,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    encoding: 'utf8',
+    timeout: ANSWER_TIMEOUT_MS,
+    killSignal: 'SIGKILL',
+    maxBuffer: 4 * 1024 * 1024,
+  })
+  if (!error) return { status, text: `${stdout}${stderr}` }
+  const { code } = error as NodeJS.ErrnoException
+  const why = code === 'ETIMEDOUT' ? `does not answer ${args.join(' ')}` : `cannot be started: ${code ?? error.message}`
+  throw new VmchannelError('ERR_VMCHANNEL_QEMU', `${path} ${why}`, { hint: ELSE, cause: error })
+}
+
+/** Answers by "path size mtime". Whatever is wrong with the file, there are none then. */
+function readCache(file: string): Record<string, string> {
+  try {
+    const parsed = JSON.parse(readFileSync(file, 'utf8')) as unknown
+    if (parsed === null || typeof parsed !== 'object') return {}
+    return Object.fromEntries(Object.entries(parsed).filter(([, version]) => typeof version === 'string'))
+  } catch {
+    return {}
+  }
+}
+
+/** Best effort: a home that cannot be written costs a tenth of a second next time. */
+function writeCache(file: string, key: string, version: string): void {
+  const temporary = `${file}.${process.pid}`
+  try {
+    const others = Object.entries(readCache(file)).filter(([other]) => other.split(' ')[0] !== key.split(' ')[0])
+    const entries = Object.fromEntries([...others, [key, version]].slice(-CACHE_ENTRIES))
+    mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
+    writeFileSync(temporary, JSON.stringify(entries, null, 2), { mode: 0o600, flag: 'wx' })
+    renameSync(temporary, file)
+  } catch {
+    rmSync(temporary, { force: true })
+  }
+}
