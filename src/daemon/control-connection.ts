@@ -7,6 +7,7 @@ import { describeError, VmchannelError } from '../errors.ts'
 import { closeFd, EAGAIN } from '../ffi/libc.ts'
 import { receiveBytes } from '../ffi/local-socket.ts'
 import { Watch, type Readiness } from '../ffi/poll.ts'
+import { hungUp } from '../ffi/rw.ts'
 import type { DeviceProcess } from './device-process.ts'
 import { attachTarget, METHODS } from './methods.ts'
 import { OutputQueue } from './output-queue.ts'
@@ -102,9 +103,9 @@ export class ControlConnection {
     const chunk = Buffer.allocUnsafe(CHUNK)
     const done = receiveBytes(this.#fd, chunk)
     if (done === -EAGAIN) return
-    // A client that has said all it wants may still wait for the answers.
-    if (done === 0) this.#last = true
-    else if (done < 0) this.close()
+    // A client that has said all it wants may still wait for the answers; one that hung up does not.
+    if (done === 0 && !hungUp(this.#fd)) this.#last = true
+    else if (done <= 0) this.close()
     else this.#takeLines(chunk.subarray(0, done))
   }
 

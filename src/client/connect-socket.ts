@@ -1,0 +1,34 @@
+/** Connects to a control socket, with an error that says what to do. Used by control-client.ts and attach.ts. */
+
+import { createConnection, type Socket } from 'node:net'
+import { VmchannelError, type ErrorCode } from '../errors.ts'
+import { wait, type WaitOptions } from './abort.ts'
+
+const REASONS: Readonly<Record<string, readonly [ErrorCode, string, string]>> = {
+  ENOENT: ['ERR_VMCHANNEL_NOT_FOUND', 'there is no such socket', 'is the device process running?'],
+  ENOTSOCK: ['ERR_VMCHANNEL_NOT_FOUND', 'this is not a socket', 'name the control socket of a device process'],
+  ECONNREFUSED: ['ERR_VMCHANNEL_NOT_FOUND', 'its device process is gone', 'start it again; the socket is a leftover'],
+  EACCES: ['ERR_VMCHANNEL_CONTROL', 'no permission', 'only the user who started the device process, and root, may connect'],
+}
+
+export function connectSocket(path: string, options: WaitOptions): Promise<Socket> {
+  return wait<Socket>(`connecting to ${path}`, options, (resolve, reject) => {
+    const socket = createConnection({ path })
+    let connected = false
+    socket.once('connect', () => {
+      connected = true
+      resolve(socket)
+    })
+    const failed = (cause: NodeJS.ErrnoException): void => {
+      const [code, why, hint] = REASONS[cause.code ?? ''] ?? ['ERR_VMCHANNEL_CONTROL', cause.message, undefined]
+      reject(new VmchannelError(code, `cannot connect to ${path}: ${why}`, hint === undefined ? { cause } : { cause, hint }))
+    }
+    socket.once('error', failed)
+    return () => {
+      socket.removeListener('error', failed)
+      if (connected) return
+      socket.on('error', () => {})
+      socket.destroy()
+    }
+  })
+}
