@@ -18,7 +18,9 @@ if (!Number.isInteger(pairs) || pairs < 1) {
 }
 const chosen = CASES.filter((c) => positionals.length === 0 || positionals.some((part) => c.id.startsWith(part)))
 if (chosen.length === 0) {
-  process.stderr.write(`bench: no case starts with ${positionals.join(', ')}; there are ${CASES.map((c) => c.id).join(' ')}\n`)
+  process.stderr.write(
+    `bench: no case starts with ${positionals.join(', ')}; there are ${CASES.map((c) => c.id).join(' ')}\n`,
+  )
   process.exit(2)
 }
 

@@ -83,7 +83,9 @@ export class Rig {
 
   /** Starts the host's end of a port: `sink BYTES`, `source BYTES SIZE` or `echo`. Resolves when it is connected. */
   async peer(side: Side, mode: 'sink' | 'source' | 'echo', ...words: number[]): Promise<() => Promise<PeerResult>> {
-    const child = spawn(this.#peer, [mode, this.#socket[side], ...words.map(String)], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(this.#peer, [mode, this.#socket[side], ...words.map(String)], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     let text = ''
     const ended = new Promise<void>((resolve) => child.on('close', () => resolve()))
     await new Promise<void>((resolve) => {

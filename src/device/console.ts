@@ -79,7 +79,9 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     // Without MULTIPORT there are no control queues (§5.3.2): these two then are never enabled.
     const receiveq = this.#queues[CONTROL_RECEIVEQ] ?? new DeviceQueue(CONTROL_RECEIVEQ)
     const transmitq = this.#queues[CONTROL_TRANSMITQ] ?? new DeviceQueue(CONTROL_TRANSMITQ)
-    this.#control = new ControlSender(receiveq, this.batch, options.resizeOrder ?? 'cols-rows')
+    this.#control = new ControlSender(receiveq, this.batch, options.resizeOrder ?? 'cols-rows', (ms, fn) =>
+      this.after(ms, fn),
+    )
     this.#controlReceiver = new ControlReceiver(transmitq, this.#ports, this.#control, this, this.#log)
   }
 

@@ -85,7 +85,7 @@ export class ControlReceiver {
       const port = this.#ports.get(id)
       if (port) this.#handlePort(port, event, value)
       // After hibernation Linux remembers its ports: one that is gone meanwhile is taken back.
-      else if (event === VIRTIO_CONSOLE_PORT_READY && value === 1 && id < this.#ports.size && !this.#sender.driverReady)
+      else if (event === VIRTIO_CONSOLE_PORT_READY && value === 1 && id < this.#ports.size && this.#sender.remembering)
         this.#sender.farewell(id)
       else this.ignored++
     }
@@ -94,11 +94,10 @@ export class ControlReceiver {
 
   #handlePort(port: Port, event: number, value: number): void {
     if (event === VIRTIO_CONSOLE_PORT_READY) {
-      port.setGuestReady(value === 1)
-      if (value === 1) {
-        this.#sender.portReady(port.id)
-        this.#owner.portReady(port)
-      } else this.#log.warn(`port ${port.id}: the guest driver could not set it up (PORT_READY 0)`)
+      const meant = value === 1 && this.#sender.portReady(port.id, () => this.#owner.pumpControl())
+      port.setGuestReady(meant)
+      if (meant) this.#owner.portReady(port)
+      else if (value !== 1) this.#log.warn(`port ${port.id}: the guest driver could not set it up (PORT_READY 0)`)
     } else if (event === VIRTIO_CONSOLE_PORT_OPEN && port.guestReady) port.setGuestOpen(value !== 0)
     else this.ignored++
   }

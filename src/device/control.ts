@@ -38,7 +38,14 @@ interface PortNews {
   owesClose: boolean
   /** The driver said PORT_READY since it was told of the port. */
   ready: boolean
+  /** A driver was told of this port, in this life or an earlier one. */
+  known: boolean
+  /** The driver was told to forget an older port of this number. */
+  takenBack: boolean
 }
+
+/** After hibernation Linux says PORT_READY for all ports that it remembers at once; this is ample time for it. */
+const RESTORE_MS = 1000
 
 export class ControlSender {
   readonly #ports: (PortNews | undefined)[] = []
@@ -47,14 +54,19 @@ export class ControlSender {
   readonly #queue: DeviceQueue
   readonly #batch: Batch
   readonly #order: ResizeOrder
+  readonly #after: (ms: number, fn: () => void) => () => void
   #sizeNegotiated = false
   #driverReady = false
+  /** The driver is saying which ports it remembers: the others are announced afterwards. */
+  #restoring = false
+  #cancelRestore: (() => void) | undefined
   /** Messages delivered, and buffers that were too short for one. */
   sent = 0
   truncated = 0
 
-  constructor(queue: DeviceQueue, batch: Batch, order: ResizeOrder) {
+  constructor(queue: DeviceQueue, batch: Batch, order: ResizeOrder, after: (ms: number, fn: () => void) => () => void) {
     this.#queue = queue
+    this.#after = after
     this.#batch = batch
     this.#order = order
   }
@@ -62,6 +74,7 @@ export class ControlSender {
   /** The driver starts from nothing: it knows no port. */
   reset(sizeNegotiated: boolean): void {
     this.#driverReady = false
+    this.#endRestore()
     this.#sizeNegotiated = sizeNegotiated
     this.#dirty.clear()
     for (let id = 0; id < this.#ports.length; id++) {
@@ -71,13 +84,14 @@ export class ControlSender {
         this.#ports[id] = undefined
         continue
       }
-      port.toldExists = port.toldOpen = port.ready = false
+      port.toldExists = port.toldOpen = port.ready = port.takenBack = false
       port.owesRemove = port.owesConsole = port.owesName = port.owesSize = port.owesClose = false
     }
   }
 
-  get driverReady(): boolean {
-    return this.#driverReady
+  /** Whether the driver may still speak of ports from before a hibernation. */
+  get remembering(): boolean {
+    return this.#restoring || !this.#driverReady
   }
 
   add(id: number, console: boolean, name: Uint8Array | undefined): void {
@@ -96,6 +110,8 @@ export class ControlSender {
       owesSize: false,
       owesClose: false,
       ready: false,
+      known: false,
+      takenBack: false,
     }
     this.#touch(id)
   }
@@ -131,6 +147,7 @@ export class ControlSender {
   /** DEVICE_READY: the driver wants to hear of every port; it may ask again. */
   deviceReady(): void {
     this.#driverReady = true
+    this.#endRestore()
     for (let id = 0; id < this.#ports.length; id++) {
       const port = this.#ports[id]
       if (!port?.exists) continue
@@ -140,12 +157,27 @@ export class ControlSender {
   }
 
   /**
-   * PORT_READY for a port that exists. After hibernation Linux says this for the ports it remembers and never says
-   * DEVICE_READY; so this counts as knowing the port, and the others are announced from here.
+   * PORT_READY for a port that exists; false when the driver means another. After hibernation Linux says this for the
+   * ports it remembers, and never says DEVICE_READY. A port that came meanwhile under an old number is not the one it
+   * remembers: that one is taken back first. Ports that it does not mention are announced a little later.
    */
-  portReady(id: number): void {
+  portReady(id: number, pump: () => void): boolean {
     const port = this.#ports[id]
-    if (!port?.exists) return
+    if (!port?.exists) return false
+    if (!this.#driverReady) {
+      this.#driverReady = this.#restoring = true
+      this.#cancelRestore = this.#after(RESTORE_MS, () => {
+        this.#restoring = false
+        for (let other = 0; other < this.#ports.length; other++) if (this.#ports[other]) this.#touch(other)
+        pump()
+      })
+    }
+    this.#touch(id)
+    if (!port.known) {
+      port.owesRemove = true
+      port.toldExists = false
+      return false
+    }
     port.toldExists = true
     port.ready = true
     port.toldOpen = false
@@ -153,10 +185,7 @@ export class ControlSender {
     port.owesConsole = port.console
     port.owesName = port.name !== undefined
     port.owesSize = port.size !== undefined
-    this.#touch(id)
-    if (this.#driverReady) return
-    this.#driverReady = true
-    for (let other = 0; other < this.#ports.length; other++) if (this.#ports[other]?.exists) this.#touch(other)
+    return true
   }
 
   /** A driver that came back from hibernation remembers a port that is gone. */
@@ -187,6 +216,12 @@ export class ControlSender {
     } while (this.#dirty.size > 0 && this.#queue.enableNotify())
   }
 
+  #endRestore(): void {
+    this.#restoring = false
+    this.#cancelRestore?.()
+    this.#cancelRestore = undefined
+  }
+
   #touch(id: number): void {
     this.#dirty.add(id)
   }
@@ -201,10 +236,14 @@ export class ControlSender {
     if (port.owesRemove)
       return message(VIRTIO_CONSOLE_DEVICE_REMOVE, 1, () => {
         port.owesRemove = false
+        port.takenBack = true
         if (!port.exists) this.#ports[id] = undefined
       })
     if (!port.exists) return undefined
-    if (!port.toldExists) return message(VIRTIO_CONSOLE_DEVICE_ADD, 1, () => (port.toldExists = true))
+    if (!port.toldExists) {
+      if (this.#restoring && !port.takenBack) return undefined
+      return message(VIRTIO_CONSOLE_DEVICE_ADD, 1, () => (port.toldExists = port.known = true))
+    }
     // The driver drops anything about a port that it has not made yet.
     if (!port.ready) return undefined
     if (port.owesConsole) return message(VIRTIO_CONSOLE_CONSOLE_PORT, 1, () => (port.owesConsole = false))

@@ -98,6 +98,8 @@ export class Port implements ChardevEnd {
   // --- what the chardev says
 
   setConnected(connected: boolean): void {
+    // Between its opening and setChardev a chardev may already talk: setChardev sees what is true then.
+    if (!this.#chardev) return
     this.counters[connected ? 'hostConnects' : 'hostDisconnects']++
     this.#owner.event(this, connected ? 'host-connect' : 'host-disconnect')
     this.#stopDrain()

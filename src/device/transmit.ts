@@ -57,8 +57,9 @@ export class Transmitter {
         }
         if (queue.flush()) this.#interrupt()
         if (budget <= 0) return this.#defer()
-        // While the chardev is full no notification is of use: `writable` comes back here.
-        if (full && queue.available() > 0) {
+        // While the chardev is full no notification is of use: `writable` comes back here. A port that never makes the
+        // guest wait goes on: it has taken everything, whatever the chardev said.
+        if (full && this.#settings.policy === 'block' && queue.available() > 0) {
           this.#counters.transmitStalls++
           return
         }

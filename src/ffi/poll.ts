@@ -46,6 +46,8 @@ export class Watch {
     const callback: PollCallback = (status, ready) => {
       // An exception that leaves a native callback ends the process without a word: hand it to Node instead.
       try {
+        // After an error libuv has stopped the handle: the next `want` has to start it anew, even with the same wish.
+        if (status < 0) this.#wanted = 0
         this.#onReady(status < 0 ? { readable: true, writable: true, disconnect: true } : ready)
       } catch (error) {
         setImmediate(() => {

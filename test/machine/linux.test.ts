@@ -15,7 +15,11 @@ describe.each(['6.1', '7.x'] as const)('Linux %s', (kernel) => {
   beforeAll(async () => {
     rig = await Rig.start({
       kernel,
-      ports: ['unix,name=org.example.0', 'null,console=on', ...Array.from({ length: 28 }, (_, i) => `null,name=many.${i}`)],
+      ports: [
+        'unix,name=org.example.0',
+        'null,console=on',
+        ...Array.from({ length: 28 }, (_, i) => `null,name=many.${i}`),
+      ],
     })
     node = await rig.node('org.example.0')
   })
@@ -23,7 +27,9 @@ describe.each(['6.1', '7.x'] as const)('Linux %s', (kernel) => {
   afterAll(() => rig?.close())
 
   it('finds every port by its name, on the id that was given', async () => {
-    const listing = await rig.machine.sh('cd /sys/class/virtio-ports; for p in *; do echo "$p $(cat $p/name 2>/dev/null)"; done')
+    const listing = await rig.machine.sh(
+      'cd /sys/class/virtio-ports; for p in *; do echo "$p $(cat $p/name 2>/dev/null)"; done',
+    )
     const ports = listing.split('\n').map((line) => line.split(' '))
     expect(ports).toHaveLength(30)
     expect(ports.find(([, name]) => name === 'org.example.0')?.[0]).toMatch(/p1$/)
@@ -214,7 +220,9 @@ describe.each(['6.1', '7.x'] as const)('Linux %s', (kernel) => {
     // Where the driver is built in, unbinding is the same to the device.
     const device = await rig.machine.sh('cd /sys/bus/virtio/drivers/virtio_console && ls -d virtio*')
     const module = (await rig.machine.run('grep -q ^virtio_console /proc/modules')).status === 0
-    await rig.machine.sh(module ? 'rmmod virtio_console' : `echo ${device} > /sys/bus/virtio/drivers/virtio_console/unbind`)
+    await rig.machine.sh(
+      module ? 'rmmod virtio_console' : `echo ${device} > /sys/bus/virtio/drivers/virtio_console/unbind`,
+    )
     await until(() => !rig.device.started, 'the driver has let go')
     await rig.machine.sh(
       module ? 'insmod /modules/virtio_console.ko' : `echo ${device} > /sys/bus/virtio/drivers/virtio_console/bind`,

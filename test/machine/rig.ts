@@ -123,7 +123,8 @@ export class Rig {
   /** Ends all host peers; a test that failed must not hold the port for the next one. */
   async hangUp(): Promise<void> {
     for (const socket of this.#sockets.splice(0)) socket.destroy()
-    const gone = (): boolean => this.device.ports.every((port) => !port.chardev?.label.startsWith('unix') || !port.hostConnected)
+    const gone = (): boolean =>
+      this.device.ports.every((port) => !port.chardev?.label.startsWith('unix') || !port.hostConnected)
     await until(gone, 'all host peers are gone')
   }
 

@@ -19,7 +19,11 @@ async function exchange(rig: Rig, name: string): Promise<void> {
   const peer = await rig.connect(name)
   const got = readBytes(peer, 2 * MIB)
   const { sha256 } = await vmtest(rig.machine, 'source', [node, 2 * MIB, '32k'])
-  expect(createHash('sha256').update(await got).digest('hex')).toBe(sha256)
+  expect(
+    createHash('sha256')
+      .update(await got)
+      .digest('hex'),
+  ).toBe(sha256)
   const sink = await startVmtest(rig.machine, 'sink', [node, 2 * MIB])
   peer.write(new Pattern().take(2 * MIB))
   expect((await sink.result()).sha256).toBe(patternSha256(2 * MIB))
@@ -44,7 +48,12 @@ describe('consoles', () => {
     const port = rig.port('con')
 
     // Nobody is there: the guest must not wait, the newest bytes are kept, the rest is counted.
-    const wrote = Number(await rig.machine.sh('seq 1 60000 > /tmp/seq; stty raw < /dev/hvc0; cat /tmp/seq > /dev/hvc0; wc -c < /tmp/seq', { timeout: 120_000 }))
+    const wrote = Number(
+      await rig.machine.sh(
+        'seq 1 60000 > /tmp/seq; exec 3<>/dev/hvc0; stty raw <&3; cat /tmp/seq >&3; wc -c < /tmp/seq',
+        { timeout: 120_000 },
+      ),
+    )
     await until(() => port.counters.held + port.counters.guestToHostDropped >= wrote, 'all output is held or dropped')
     expect(port.counters.held).toBe(65_536)
     expect(port.counters.guestToHostDropped).toBe(wrote - 65_536)
@@ -55,11 +64,12 @@ describe('consoles', () => {
     const screen: string[] = []
     peer.on('data', (chunk: Buffer) => screen.push(chunk.toString()))
     peer.resume()
-    const shows = (text: RegExp): Promise<void> => until(() => text.test(screen.join('')), `the console shows ${text}`, 20_000)
+    const shows = (text: RegExp): Promise<void> =>
+      until(() => text.test(screen.join('')), `the console shows ${text}`, 20_000)
     rig.machine.spawn('stty sane < /dev/hvc0; setsid getty -L 0 hvc0 vt100')
     await shows(/login:/)
     peer.write('root\n')
-    await shows(/[#$] $/)
+    await shows(/ # /)
     peer.write('echo $((6 * 7)) on $(tty)\n')
     await shows(/42 on \/dev\/hvc0/)
 
@@ -118,9 +128,8 @@ describe('machines', () => {
   })
 
   it('works with memory above 4 GiB and two processors', async () => {
+    // Linux takes its buffers from the highest memory first.
     rig = await Rig.start({ memory: '6G', cpus: 2, ports: ['unix,name=a', 'unix,name=b'] })
-    // Buffers from everywhere: most of the low memory is taken.
-    await rig.machine.sh('mount -t tmpfs -o size=4G t /tmp; head -c 2700000000 /dev/zero > /tmp/fill', { timeout: 120_000 })
     await Promise.all([exchange(rig, 'a'), exchange(rig, 'b')])
   })
 
@@ -131,34 +140,42 @@ describe('machines', () => {
       ports: names.map((name) => (name === 'p1' || name === 'p510' ? `unix,name=${name}` : `null,name=${name}`)),
       memory: '1G',
     })
-    expect(await rig.machine.sh('ls /sys/class/virtio-ports | wc -l', { timeout: 60_000 })).toBe('510')
+    const count = async (): Promise<string> => rig!.machine.sh('ls /sys/class/virtio-ports | wc -l')
+    await until(async () => (await count()) === '510', 'all ports are there', 60_000)
     await exchange(rig, 'p1')
     await exchange(rig, 'p510')
   })
 })
 
 describe('suspend', () => {
-  it.each(['6.1', '7.x'] as const)('the port works afterwards, with the right open state (Linux %s, §3.1-15)', async (kernel) => {
-    rig = await Rig.start({ kernel, ports: ['unix,name=a', 'unix,name=gone'] })
-    const node = await rig.node('a')
-    const peer = await rig.connect('a')
-    const hold = await startVmtest(rig.machine, 'hold', [node, 120_000])
-    await until(() => rig!.port('a').guestOpen, 'the port is open')
-    const sleep = rig.machine.spawn('echo freeze > /sys/power/state')
-    await until(() => !rig!.device.started, 'the driver has frozen the device', 20_000)
-    // What changes meanwhile must be right afterwards: one port goes, one comes.
-    rig.device.removePort(rig.port('gone').id)
-    await rig.addPort('unix,name=new')
-    await rig.machine.qmp('system_wakeup').catch(() => {})
-    expect((await sleep.wait(30_000)).status).toBe(0)
-    await until(() => rig!.port('a').guestOpen, 'the port is open again')
-    void hold
-    await rig.machine.sh(`kill $(pidof vmtest)`)
-    const names = async (): Promise<string> => rig!.machine.sh('cat /sys/class/virtio-ports/*/name')
-    await until(async () => (await names()) === 'a\nnew', 'one port has gone, one has come')
-    peer.destroy()
-    await until(() => !rig!.port('a').hostConnected, 'the peer is gone')
-    await exchange(rig, 'a')
-    await exchange(rig, 'new')
-  })
+  it.each(['6.1', '7.x'] as const)(
+    'the port works afterwards, with the right open state (Linux %s, §3.1-15)',
+    async (kernel) => {
+      rig = await Rig.start({ kernel, ports: ['unix,name=a', 'unix,name=gone'] })
+      const node = await rig.node('a')
+      const peer = await rig.connect('a')
+      const hold = await startVmtest(rig.machine, 'hold', [node, 120_000])
+      await until(() => rig!.port('a').guestOpen, 'the port is open')
+      const sleep = rig.machine.spawn('echo mem > /sys/power/state')
+      await until(() => !rig!.device.started, 'the driver has frozen the device', 20_000)
+      // What changes meanwhile must be right afterwards: one port goes, one comes.
+      rig.device.removePort(rig.port('gone').id)
+      await rig.addPort('unix,name=new')
+      await until(
+        async () => ((await rig!.machine.qmp('query-status')) as { status: string }).status === 'suspended',
+        'S3',
+      )
+      await rig.machine.qmp('system_wakeup')
+      expect((await sleep.wait(30_000)).status).toBe(0)
+      await until(() => rig!.port('a').guestOpen, 'the port is open again')
+      void hold
+      await rig.machine.sh(`kill $(pidof vmtest)`)
+      const names = async (): Promise<string> => rig!.machine.sh('cat /sys/class/virtio-ports/*/name')
+      await until(async () => (await names()) === 'a\nnew', 'one port has gone, one has come')
+      peer.destroy()
+      await until(() => !rig!.port('a').hostConnected, 'the peer is gone')
+      await exchange(rig, 'a')
+      await exchange(rig, 'new')
+    },
+  )
 })
