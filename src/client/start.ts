@@ -23,6 +23,8 @@ export interface StartOptions {
   timeoutMs?: number
   /** Descriptors for a `stdio` port: become config.terminal. */
   terminal?: { input: number; output: number }
+  /** The reading end of a pipe: becomes config.lifeline. */
+  lifeline?: number
 }
 
 export interface StartedDevice {
@@ -39,15 +41,16 @@ export interface StartedDevice {
 
 /** Rejects with what the device process gives as its reason, or with VmchannelError. */
 export async function startDevice(config: DaemonConfig, options: StartOptions = {}): Promise<StartedDevice> {
-  const { stderr = 'inherit', detached = false, signal, terminal } = options
+  const { stderr = 'inherit', detached = false, signal, terminal, lifeline } = options
   if (signal?.aborted) throw aborted('starting the device process', signal)
   const stdio: (IOType | number)[] = ['pipe', 'pipe', stderr]
-  if (terminal) stdio.push(terminal.input, terminal.output)
+  const inherited: Pick<DaemonConfig, 'terminal' | 'lifeline'> = {}
+  if (terminal) inherited.terminal = { input: stdio.push(terminal.input) - 1, output: stdio.push(terminal.output) - 1 }
+  if (lifeline !== undefined) inherited.lifeline = stdio.push(lifeline) - 1
   const child = spawn(process.execPath, [...NODE_FLAGS, entry()], { stdio, detached, env: cleanEnvironment() })
-  const whole = terminal ? { ...config, terminal: { input: 3, output: 4 } } : config
   const stdin = child.stdin as Writable
   stdin.on('error', () => {}) // it ended before it read all: its exit says more
-  stdin.write(`${JSON.stringify(whole)}\n`)
+  stdin.write(`${JSON.stringify({ ...config, ...inherited })}\n`)
   if (config.exitWith !== 'parent') stdin.end()
   try {
     const answer = await readAnswer(child, options)

@@ -15,7 +15,7 @@ import { Exit } from './exit.ts'
 import { openLog } from './log.ts'
 import { checkConfig } from './params.ts'
 import type { DaemonConfig, DaemonReady } from './protocol.ts'
-import { onStdinEnd, readConfigText } from './stdin.ts'
+import { onInputEnd, readConfigText } from './stdin.ts'
 
 const CONNECT_TIMEOUT_MS = 60_000
 
@@ -36,13 +36,15 @@ async function main(): Promise<void> {
       },
     })
     exit.use(log, () => device.close())
-    if (config.exitWith === 'parent') onStdinEnd(() => exit.now(0))
+    if (config.exitWith === 'parent') onInputEnd(() => exit.now(0))
+    if (config.lifeline !== undefined) onInputEnd(() => exit.now(0), config.lifeline)
     await device.start(config)
     say(answer, {
       ready: { pid: process.pid, stateDir: device.stateDir, controlSocket: device.controlSocket, vms: device.vms },
     })
     process.title = `vmchannel ${device.vms.map(({ vm }) => vm).join(' ')}`
-    if (config.exitWith !== 'vmm') return
+    // Who holds the lifeline may take its time.
+    if (config.exitWith !== 'vmm' || config.lifeline !== undefined) return
     const limit = config.connectTimeoutMs ?? CONNECT_TIMEOUT_MS
     waiting = setTimeout(() => {
       if (device.attached) return

@@ -52,6 +52,7 @@ const config = v.strictObject({
   logLevel: v.picklist(['error', 'warn', 'info', 'debug']),
   logFormat: v.optional(v.picklist(['text', 'json'])),
   terminal: v.optional(v.strictObject({ input: whole(0, 1023), output: whole(0, 1023) })),
+  lifeline: v.optional(whole(3, 1023)),
 })
 
 /** Throws VmchannelError with the place of the first thing that is wrong. */

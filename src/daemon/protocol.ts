@@ -147,6 +147,11 @@ export interface DaemonConfig {
   logFormat?: 'text' | 'json'
   /** Inherited descriptors that stand in for standard input and output where a port is `stdio`. */
   terminal?: { input: number; output: number }
+  /**
+   * Inherited descriptor whose end of file ends the process, whatever exitWith says: a pipe that QEMU holds. A QEMU that
+   * ends before it has connected is noticed by it.
+   */
+  lifeline?: number
 }
 
 /** What a device process says on its standard output, one line, once. */

@@ -1,6 +1,6 @@
 /**
  * Where device processes keep their sockets, one directory each, and where others look for them: by default below
- * XDG_RUNTIME_DIR, /run for root, else the temporary directory. Called by the device process and by client/find.ts.
+ * VMCHANNEL_STATE_DIR or XDG_RUNTIME_DIR, /run for root, else the temporary directory. Called by the device process and by client/find.ts.
  *
  * Others may write to the temporary directory: nothing there is believed unless it is ours and closed to them.
  */
@@ -8,7 +8,7 @@
 import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
-import { isAbsolute, join } from 'node:path'
+import { isAbsolute, join, resolve } from 'node:path'
 import { VmchannelError } from '../errors.ts'
 import { CONTROL_SOCKET } from './protocol.ts'
 
@@ -18,6 +18,8 @@ const PROBE_MS = 2000
 
 /** The directory that holds one directory for each device process of this user. */
 export function stateRoot(env: Readonly<Record<string, string | undefined>> = process.env): string {
+  const own = env['VMCHANNEL_STATE_DIR']
+  if (own) return resolve(own)
   const runtime = env['XDG_RUNTIME_DIR']
   if (runtime && isAbsolute(runtime)) return join(runtime, 'vmchannel')
   const uid = process.getuid?.() ?? 0
@@ -34,7 +36,7 @@ export function makePrivateDir(path: string): boolean {
     if (code !== 'EEXIST')
       throw new VmchannelError('ERR_VMCHANNEL_USAGE', `cannot make the state directory ${path}: ${code}`, {
         cause,
-        hint: code === 'ENOENT' ? 'its parent directory has to exist' : 'set XDG_RUNTIME_DIR or name another one',
+        hint: code === 'ENOENT' ? 'its parent directory has to exist' : 'set VMCHANNEL_STATE_DIR to another one',
       })
   }
   checkPrivateDir(path)
@@ -54,7 +56,7 @@ export function checkPrivateDir(path: string): void {
         : undefined
   if (why !== undefined)
     throw new VmchannelError('ERR_VMCHANNEL_USAGE', `the state directory ${path} cannot be used: ${why}`, {
-      hint: 'remove it, or set XDG_RUNTIME_DIR to a directory of your own',
+      hint: 'remove it, or set VMCHANNEL_STATE_DIR to a directory of your own',
     })
 }
 

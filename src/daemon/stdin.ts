@@ -12,9 +12,9 @@ const STDIN = 0
 const CONFIG_MAX = 4 << 20
 
 /** Bytes of one read; nothing at the end; undefined where there is nothing yet. */
-function readSome(buffer: Uint8Array): number | undefined {
+function readSome(buffer: Uint8Array, fd: number): number | undefined {
   try {
-    return readSync(STDIN, buffer)
+    return readSync(fd, buffer)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return undefined
     return 0
@@ -28,7 +28,7 @@ export async function readConfigText(): Promise<string> {
   /** Takes what is there; true at the end. */
   const take = (): boolean => {
     const chunk = new Uint8Array(64 << 10)
-    const done = readSome(chunk)
+    const done = readSome(chunk, STDIN)
     if (done === undefined) return false
     chunks.push(chunk.subarray(0, done))
     len += done
@@ -55,15 +55,15 @@ export async function readConfigText(): Promise<string> {
   return end === -1 ? text : text.slice(0, end)
 }
 
-/** Calls back once when standard input ends. What else comes is read and forgotten. */
-export function onStdinEnd(callback: () => void): void {
-  if (!pollable(STDIN)) {
+/** Calls back once when standard input, or another descriptor, ends. What else comes is read and forgotten. */
+export function onInputEnd(callback: () => void, fd: number = STDIN): void {
+  if (!pollable(fd)) {
     setImmediate(callback)
     return
   }
   const buffer = new Uint8Array(4096)
-  const watch = new Watch(STDIN, () => {
-    if (readSome(buffer) !== 0) return
+  const watch = new Watch(fd, () => {
+    if (readSome(buffer, fd) !== 0) return
     watch.close()
     callback()
   })
