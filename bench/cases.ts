@@ -9,12 +9,6 @@ export interface Case {
   run(rig: Rig, side: Side): Promise<Record<string, number>>
 }
 
-export interface CaseInfo {
-  id: string
-  title: string
-  unit: 'MB/s' | 'us'
-}
-
 const MIB = 1 << 20
 
 /** Guest → host: the clock is the host peer's, from the first byte to the last. */
@@ -25,7 +19,7 @@ function guestToHost(id: string, size: number, bytes: number): Case {
     unit: 'MB/s',
     async run(rig, side) {
       const finish = await rig.peer(side, 'sink', bytes)
-      await rig.vmtest(side, 'source', `${bytes} ${size} 1 --no-hash`)
+      await rig.vmtest(side, 'source', bytes, size, 1, '--no-hash')
       const { ns } = await finish()
       return { [id]: bytes / 1e6 / (ns / 1e9) }
     },
@@ -40,7 +34,7 @@ function hostToGuest(id: string, size: number, bytes: number): Case {
     unit: 'MB/s',
     async run(rig, side) {
       const finish = await rig.peer(side, 'source', bytes, size)
-      const { ns } = (await rig.vmtest(side, 'sink', `${bytes} 64k --no-hash`)) as { ns: number }
+      const { ns } = await rig.vmtest(side, 'sink', bytes, '64k', '--no-hash')
       await finish()
       return { [id]: bytes / 1e6 / (ns / 1e9) }
     },
@@ -55,7 +49,7 @@ function roundTrip(id: string, size: number, count: number): Case {
     unit: 'us',
     async run(rig, side) {
       const finish = await rig.peer(side, 'echo')
-      const { p50, p99 } = (await rig.vmtest(side, 'ping', `${count} ${size}`)) as { p50: number; p99: number }
+      const { p50, p99 } = await rig.vmtest(side, 'ping', count, size)
       await finish()
       return { [`${id}.p50`]: p50 / 1e3, [`${id}.p99`]: p99 / 1e3 }
     },

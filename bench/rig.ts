@@ -3,14 +3,16 @@
  * whatever is measured on one is measured on the other in the same run.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { guestProgram } from '../lab/fetch/compiler.ts'
 import { ensureKernel } from '../lab/fetch/kernel.ts'
 import { ensureQemu } from '../lab/fetch/qemu.ts'
 import { Machine } from '../lab/machine.ts'
 import { repoRoot } from '../lab/paths.ts'
-import { createDevice, type Device } from '../src/index.ts'
+import { vmtest, type VmtestName, type VmtestResults } from '../lab/vmtest.ts'
+import { startDevice, type StartedDevice } from '../src/client/start.ts'
 
 export const SIDES = ['ours', 'qemu'] as const
 export type Side = (typeof SIDES)[number]
@@ -26,7 +28,8 @@ export class Rig {
   readonly machine: Machine
   readonly qemuVersion: string
   readonly kernelVersion: string
-  readonly #device: Device
+  readonly #device: StartedDevice
+  readonly #folder: string
   readonly #peer: string
   readonly #socket: Record<Side, string>
   /** Character device in the guest. */
@@ -36,11 +39,16 @@ export class Rig {
     const qemu = await ensureQemu()
     const kernel = await ensureKernel('6.1')
     const peer = await guestProgram('peer', await readFile(join(repoRoot(), 'bench', 'peer.c'), 'utf8'))
-    const device = await createDevice()
+    const folder = await mkdtemp(join(tmpdir(), 'vmchannel-bench-'))
+    const ours = join(folder, 'ours.sock')
+    const theirs = join(folder, 'theirs.sock')
+    const device = await startDevice({
+      stateDir: join(folder, 'state'),
+      vms: [{ ports: [`unix:${ours},name=bench.ours`] }],
+      exitWith: 'parent',
+      logLevel: 'warn',
+    })
     try {
-      const ours = join(device.stateDir, 'bench.sock')
-      await device.addPort({ name: 'bench.ours', chardev: `unix:${ours},server=on` })
-      const theirs = join(device.stateDir, 'theirs.sock')
       const machine = await Machine.boot({
         qemu: qemu.path,
         kernel,
@@ -48,7 +56,7 @@ export class Rig {
         machineType: 'q35,memory-backend=mem0',
         args: [
           ...['-object', `memory-backend-memfd,id=mem0,size=${MEMORY},share=on`],
-          ...device.qemuArgs,
+          ...device.vms[0]!.qemuArgs,
           ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=theirs,path=${theirs},server=on,wait=off`],
           ...['-device', 'virtserialport,chardev=theirs,name=bench.qemu'],
         ],
@@ -56,16 +64,17 @@ export class Rig {
       const node = async (name: string): Promise<string> =>
         `/dev/${await machine.sh(`cd /sys/class/virtio-ports && grep -lx ${name} */name | cut -d/ -f1`)}`
       const nodes = { ours: await node('bench.ours'), qemu: await node('bench.qemu') }
-      return new Rig(machine, device, peer, { ours, qemu: theirs }, nodes, qemu.version, kernel.version)
+      return new Rig(machine, device, folder, peer, { ours, qemu: theirs }, nodes, qemu.version, kernel.release)
     } catch (error) {
-      await device.close()
+      await stop(device, folder)
       throw error
     }
   }
 
   private constructor(
     machine: Machine,
-    device: Device,
+    device: StartedDevice,
+    folder: string,
     peer: string,
     socket: Record<Side, string>,
     node: Record<Side, string>,
@@ -74,6 +83,7 @@ export class Rig {
   ) {
     this.machine = machine
     this.#device = device
+    this.#folder = folder
     this.#peer = peer
     this.#socket = socket
     this.#node = node
@@ -103,14 +113,21 @@ export class Rig {
     }
   }
 
-  vmtest(side: Side, command: string, words: string): Promise<Record<string, unknown>> {
-    return this.machine.vmtest(`${command} ${this.#node[side]} ${words}`, { timeout: 120_000 })
+  vmtest<Name extends VmtestName>(side: Side, name: Name, ...words: (string | number)[]): Promise<VmtestResults[Name]> {
+    return vmtest(this.machine, name, [this.#node[side], ...words], 120_000)
   }
 
   async close(): Promise<void> {
     await this.machine.close()
-    await this.#device.close()
+    await stop(this.#device, this.#folder)
   }
+}
+
+async function stop(device: StartedDevice, folder: string): Promise<void> {
+  const ended = new Promise((resolve) => device.process.once('exit', resolve))
+  device.stdin.end()
+  if (device.process.exitCode === null) await ended
+  await rm(folder, { recursive: true, force: true })
 }
 
 function hangUp(child: ChildProcess): void {

@@ -10,8 +10,14 @@ import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { PortCounters } from './counters.ts'
 import { TURN_LEN, type PortOwner } from './port-settings.ts'
 
-/** Room for one readv: as much as a socket holds. */
-const GATHER_LEN = 256 << 10
+/** Room for one readv, and what is published at once: the guest works on one batch while we fill the next. */
+const GATHER_LEN = 64 << 10
+/**
+ * When the guest has run out of buffers it has all of them to read: a notification for each would be one for every
+ * 4 KiB. It is asked for one when this part of them is back; the timer is for a guest that has fewer than it once had.
+ */
+const REFILL_PART = 4
+const REFILL_MS = 20
 
 export class Receiver {
   readonly queue: DeviceQueue
@@ -20,6 +26,7 @@ export class Receiver {
   readonly #owner: PortOwner
   #deferred = false
   #open = false
+  #cancelRefill: (() => void) | undefined
 
   constructor(queue: DeviceQueue, counters: PortCounters, owner: PortOwner) {
     this.queue = queue
@@ -47,9 +54,8 @@ export class Receiver {
         if (room === 0) {
           // Buffers without a writable byte go back as they are.
           queue.complete(batch, 0)
-          if (batch.count > 0 || queue.enableNotify()) continue
-          this.#counters.receiveStalls++
-          chardev.setReading(false)
+          if (batch.count > 0 || queue.enableNotify(Math.max(1, Math.floor(queue.peak / REFILL_PART)))) continue
+          this.#starve(chardev)
           break
         }
         const bytes = chardev.readv(batch.list)
@@ -58,18 +64,39 @@ export class Receiver {
           break
         }
         queue.complete(batch, bytes)
+        this.#publish()
         this.#counters.hostToGuestBytes += bytes
         budget -= bytes
+        // A short read has emptied the socket: it says so itself when there is more.
+        if (bytes < room) {
+          chardev.setReading(true)
+          break
+        }
       }
-      if (queue.flush()) {
-        this.#counters.interrupts++
-        this.#owner.interrupt(queue)
-      }
+      this.#publish()
       if (budget <= 0) this.#defer(chardev)
     } catch (error) {
       chardev.setReading(false)
       this.#owner.fault(queue, error)
     }
+  }
+
+  #publish(): void {
+    if (!this.queue.flush()) return
+    this.#counters.interrupts++
+    this.#owner.interrupt(this.queue)
+  }
+
+  /** No buffers: the host waits in its socket until the guest makes some available. */
+  #starve(chardev: Chardev): void {
+    this.#counters.receiveStalls++
+    chardev.setReading(false)
+    if (this.queue.peak < REFILL_PART * 2) return
+    this.#cancelRefill ??= this.#owner.after(REFILL_MS, () => {
+      this.#cancelRefill = undefined
+      // The exact wish, without a fraction, if still nothing has come.
+      if (this.#open && this.queue.enableNotify()) this.run()
+    })
   }
 
   /** Drops what the host has sent and nobody has read; it is counted. */
@@ -80,6 +107,7 @@ export class Receiver {
   /** The ring is not touched again: the guest takes its buffers back when it hears of the removal. */
   remove(): void {
     this.#open = false
+    this.#cancelRefill?.()
     this.chardev = undefined
   }
 

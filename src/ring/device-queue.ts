@@ -57,6 +57,8 @@ export class DeviceQueue {
   #broken = false
   /** Chains consumed since the device was made; a count for people. */
   consumed = 0
+  /** Most chains that were available at once since the queue was enabled: so many the driver has at least. */
+  peak = 0
 
   constructor(index: number) {
     this.index = index
@@ -93,6 +95,7 @@ export class DeviceQueue {
     this.#offset = 0
     this.#notifyDisabled = false
     this.#broken = false
+    this.peak = 0
   }
 
   /** After a PeerFault: nothing moves any more until the queue is enabled anew. */
@@ -193,14 +196,20 @@ export class DeviceQueue {
     if (!this.#eventIdx) this.#ring.setUsedFlags(VIRTQ_USED_F_NO_NOTIFY)
   }
 
-  /** Asks to be notified of the next chain; true when there is one already, and no notification may come for it. */
-  enableNotify(): boolean {
+  /**
+   * Asks to be notified of the next chain; true when there is one already, and no notification may come for it. With
+   * EVENT_IDX it can ask for the `nth` next instead: true when that many are there.
+   */
+  enableNotify(nth: number = 1): boolean {
     const ring = this.#ring
     if (!ring) return false
     this.#notifyDisabled = false
-    if (this.#eventIdx) ring.setAvailEvent(this.#idx)
-    else ring.setUsedFlags(0)
-    return this.#available(ring) > 0
+    if (!this.#eventIdx) {
+      ring.setUsedFlags(0)
+      return this.#available(ring) > 0
+    }
+    ring.setAvailEvent((this.#idx + nth - 1) & 0xffff)
+    return this.#available(ring) >= nth
   }
 
   /** Available chains not yet consumed. */
@@ -215,6 +224,7 @@ export class DeviceQueue {
 
   #available(ring: SplitRing): number {
     const available = (ring.availIdx() - this.#idx) & 0xffff
+    if (available > this.peak) this.peak = available
     if (available > ring.size)
       throw new PeerFault(
         `queue ${this.index}: available index is ${available} ahead with ${ring.size} entries (§2.7.6)`,
