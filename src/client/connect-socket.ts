@@ -8,6 +8,7 @@ const REASONS: Readonly<Record<string, readonly [ErrorCode, string, string]>> = 
   ENOENT: ['ERR_VMCHANNEL_NOT_FOUND', 'there is no such socket', 'is the device process running?'],
   ENOTSOCK: ['ERR_VMCHANNEL_NOT_FOUND', 'this is not a socket', 'name the control socket of a device process'],
   ECONNREFUSED: ['ERR_VMCHANNEL_NOT_FOUND', 'its device process is gone', 'start it again; the socket is a leftover'],
+  EAGAIN: ['ERR_VMCHANNEL_CONTROL', 'too many others wait for it', 'try again later'],
   EACCES: ['ERR_VMCHANNEL_CONTROL', 'no permission', 'only the user who started the device process, and root, may connect'],
 }
 

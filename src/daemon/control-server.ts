@@ -15,6 +15,9 @@ import type { ControlEvent } from './protocol.ts'
 /** Connections that talk at once; those that carry a port's bytes do not count. */
 const CONNECTIONS_MAX = 128
 const ACCEPT_PAUSE_MS = 1000
+const BACKLOG = 511
+/** Connections taken in one turn of the event loop. */
+const ACCEPT_TURN = 16
 
 export class ControlServer {
   readonly path: string
@@ -30,8 +33,10 @@ export class ControlServer {
   constructor(path: string, device: DeviceProcess) {
     this.path = path
     this.#device = device
-    this.#listener = listenUnix(path, 64)
-    this.#watch = new Watch(this.#listener.fd, () => this.#accept())
+    this.#listener = listenUnix(path, BACKLOG)
+    this.#watch = new Watch(this.#listener.fd, () => {
+      for (let i = 0; i < ACCEPT_TURN && !this.#full && !this.#closed && this.#accept(); i++);
+    })
     this.#watch.want(true, false)
   }
 
@@ -54,23 +59,27 @@ export class ControlServer {
     this.#listener.close()
   }
 
-  #accept(): void {
+  /** Takes one connection; false where none waits. */
+  #accept(): boolean {
     const { log } = this.#device
     let fd: number | undefined
     try {
       fd = this.#listener.accept()
-      if (fd === undefined) return
-      if (this.#mayTalk(fd)) return this.#open(fd)
+      if (fd === undefined) return false
+      if (this.#mayTalk(fd)) this.#open(fd)
+      else closeFd(fd)
+      return true
     } catch (error) {
       log.error(`control socket: ${describeError(error)}`)
-      if (fd === undefined) {
-        // Out of descriptors, most likely: the connection waits instead of keeping us busy.
-        this.#watch.want(false, false)
-        this.#pause = setTimeout(() => this.#watch.want(!this.#full, false), ACCEPT_PAUSE_MS)
-        return
-      }
+      if (fd !== undefined) closeFd(fd)
+      // Out of descriptors, most likely: the connection waits instead of keeping us busy.
+      this.#watch.want(false, false)
+      this.#pause ??= setTimeout(() => {
+        this.#pause = undefined
+        if (!this.#full && !this.#closed) this.#watch.want(true, false)
+      }, ACCEPT_PAUSE_MS)
+      return false
     }
-    if (fd !== undefined) closeFd(fd)
   }
 
   /** The mode of the socket says so already; a directory that somebody opened to others must not undo it. */
