@@ -103,3 +103,11 @@ export function encodeSize(cols: number, rows: number, order: ResizeOrder): Uint
   view.setUint16(2, order === 'cols-rows' ? rows : cols, true)
   return bytes
 }
+
+/** The two le16 of RESIZE, and of the configuration (always cols, rows); undefined when there are fewer bytes. */
+export function decodeSize(bytes: Uint8Array, order: ResizeOrder): { cols: number; rows: number } | undefined {
+  if (bytes.length < 4) return undefined
+  const view = new DataView(bytes.buffer, bytes.byteOffset, 4)
+  const [first, second] = [view.getUint16(0, true), view.getUint16(2, true)]
+  return order === 'cols-rows' ? { cols: first, rows: second } : { cols: second, rows: first }
+}

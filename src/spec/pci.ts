@@ -4,6 +4,8 @@
 export const PCI_VENDOR_ID_VIRTIO = 0x1af4
 /** Device id of a non-transitional device: 0x1040 + virtio id. */
 export const PCI_DEVICE_ID_VIRTIO_BASE = 0x1040
+/** §4.1.2.1: a transitional console; it has the capabilities of a modern one too. */
+export const PCI_DEVICE_ID_VIRTIO_TRANSITIONAL_CONSOLE = 0x1003
 export const VIRTIO_ID_CONSOLE = 3
 /** §4.1.2.1: subsystem ids of non-transitional devices start here. */
 export const PCI_SUBSYSTEM_ID_MIN = 0x40
@@ -41,6 +43,7 @@ export const PCI_BAR_PREFETCH = 0x8
 export const PCI_CAP_ID_VNDR = 0x09
 export const PCI_CAP_ID_MSIX = 0x11
 export const PCI_CAP_MSIX_SIZEOF = 12
+export const PCI_MSIX_FLAGS_QSIZE = 0x7ff
 export const PCI_MSIX_FLAGS_ENABLE = 0x8000
 export const PCI_MSIX_FLAGS_MASKALL = 0x4000
 export const PCI_MSIX_ENTRY_SIZE = 16
@@ -73,6 +76,8 @@ export const VIRTIO_PCI_COMMON_Q_USEDLO = 0x30
 export const VIRTIO_PCI_COMMON_Q_NDATA = 0x38
 export const VIRTIO_PCI_COMMON_Q_RESET = 0x3a
 export const VIRTIO_PCI_COMMON_CFG_SIZEOF = 0x3c
+/** As long as it was in version 1.0: without queue_notify_data and queue_reset. */
+export const VIRTIO_PCI_COMMON_CFG_SIZEOF_MIN = 0x38
 
 /** §4.1.4.3: no vector mapped. */
 export const VIRTIO_MSI_NO_VECTOR = 0xffff

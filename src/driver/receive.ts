@@ -1,0 +1,137 @@
+/**
+ * Host → guest, in the guest: keeps the receiveq full of buffers and hands what comes in them to a chardev.
+ *
+ * What the chardev does not take now stays in its buffer, and the buffer stays away from the device: the host feels it.
+ * The buffers belong to the queue, not to the port: exposed buffers cannot be taken back (§3.3.1), so a port that is
+ * removed leaves them there for the next one with its number.
+ */
+
+import { GONE, type Chardev } from '../chardev/chardev.ts'
+import type { DmaBuffer, DmaPool } from '../mem/dma-pool.ts'
+import { IOVEC_MAX, type Iovec } from '../mem/iovec.ts'
+import { NO_HEAD, type DriverQueue, type Used } from '../ring/driver-queue.ts'
+import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
+
+export class Receiver {
+  readonly queue: DriverQueue
+  chardev: Chardev | undefined
+  /** Where it counts; another one for each port that has the queue. */
+  counters: DriverPortCounters
+  readonly #owner: QueueOwner
+  readonly #pool: DmaPool
+  readonly #len: number
+  /** Buffers by number, the number by head, and the numbers of those that wait for the chardev with their lengths. */
+  readonly #buffers: DmaBuffer[] = []
+  readonly #bufferOf: number[] = []
+  readonly #waiting: { buffer: number; len: number }[] = []
+  readonly #segments = [{ address: 0, len: 0 }]
+  readonly #used: Used = { head: 0, len: 0 }
+  /** Bytes of the first waiting buffer that the chardev has. */
+  #offset = 0
+  #open = false
+
+  constructor(queue: DriverQueue, pool: DmaPool, len: number, counters: DriverPortCounters, owner: QueueOwner) {
+    this.queue = queue
+    this.counters = counters
+    this.#pool = pool
+    this.#len = len
+    this.#owner = owner
+  }
+
+  /** Sees to it that there are `count` buffers, as many as the queue holds at most. */
+  fill(count: number): void {
+    while (this.#buffers.length < Math.min(count, this.queue.size)) {
+      this.#buffers.push(this.#pool.allocate(this.#len))
+      this.#post(this.#buffers.length - 1)
+    }
+    this.#publish()
+  }
+
+  /** Gives the memory back; the device has been reset. */
+  release(): void {
+    for (const buffer of this.#buffers) this.#pool.free(buffer)
+    this.#buffers.length = 0
+  }
+
+  /** Whether somebody reads; what comes for a closed port is dropped and counted. */
+  setOpen(open: boolean): void {
+    this.#open = open
+    this.run()
+  }
+
+  /** Takes what the device has used, and hands it on as far as the chardev takes it. */
+  run(): void {
+    const { queue } = this
+    try {
+      let full = false
+      do {
+        queue.disableInterrupts()
+        full = !this.#deliver()
+        while (!full && queue.takeUsed(this.#used)) {
+          const { head, len } = this.#used
+          this.#waiting.push({ buffer: this.#bufferOf[head]!, len })
+          if (this.#waiting.length === IOVEC_MAX || !queue.hasUsed()) full = !this.#deliver()
+        }
+        // While the chardev is full no interrupt is of use: `writable` comes back here.
+      } while (!full && queue.enableInterrupts())
+      if (full) this.counters.receiveStalls++
+      this.#publish()
+    } catch (error) {
+      this.#owner.fault(queue, error)
+    }
+  }
+
+  /** Hands over what waits; true when nothing waits any more. */
+  #deliver(): boolean {
+    const waiting = this.#waiting
+    if (waiting.length === 0) return true
+    let taken = Infinity
+    if (this.#open && this.chardev) {
+      const total = this.#lend(this.#owner.list)
+      taken = total === 0 ? 0 : this.chardev.writev(this.#owner.list)
+      if (taken === GONE) taken = Infinity
+      else this.counters.receivedBytes += taken
+    }
+    const dropping = taken === Infinity
+    let done = 0
+    for (const { buffer, len } of waiting) {
+      const left = len - this.#offset
+      if (taken < left) {
+        this.#offset += taken
+        break
+      }
+      taken -= left
+      if (dropping) this.counters.receivedDropped += left
+      this.#offset = 0
+      this.#post(buffer)
+      done++
+    }
+    waiting.splice(0, done)
+    return waiting.length === 0
+  }
+
+  /** The bytes that wait, as a list; returns how many. */
+  #lend(list: Iovec): number {
+    list.clear()
+    let skip = this.#offset
+    for (const { buffer, len } of this.#waiting) {
+      const { bytes } = this.#buffers[buffer]!
+      if (len > skip) list.push(bytes, skip, len - skip, 0)
+      skip = 0
+    }
+    return list.total
+  }
+
+  #post(buffer: number): void {
+    const segment = this.#segments[0]!
+    segment.address = this.#buffers[buffer]!.address
+    segment.len = this.#len
+    const head = this.queue.add([], this.#segments)
+    // A broken queue takes nothing; the buffer is given back with the others.
+    if (head !== NO_HEAD) this.#bufferOf[head] = buffer
+  }
+
+  #publish(): void {
+    if (this.queue.publish()) this.#owner.notify(this.queue)
+  }
+}
