@@ -1,0 +1,18 @@
+/** The only door of the package: everything that `import … from 'vmchannel'` can name. */
+
+export { createDevice } from './library/create-device.ts'
+export { connect, openDevice, type ConnectOptions, type OpenOptions } from './library/connect.ts'
+export { Device, type DeviceEvents } from './library/device.ts'
+export { PortHandle, type PortEvents } from './library/port-handle.ts'
+export { PortStream } from './library/port-stream.ts'
+export type { ChardevPortOptions, DeviceOptions, PortOptions, StreamPortOptions } from './library/options.ts'
+export { listDevices, type FoundDevice } from './client/find.ts'
+export type { WaitOptions } from './client/abort.ts'
+export { VmchannelError, type ErrorCode } from './errors.ts'
+export type { Log } from './log.ts'
+export type { PortSpec } from './port-spec.ts'
+export type { ChardevSpec } from './chardev/spec.ts'
+export type { OnClose, PortPolicy } from './device/port-settings.ts'
+export type { PortCounters } from './device/counters.ts'
+export type { PortInfo, PortRef, PortStats, VmInfo, VmOptions } from './daemon/protocol.ts'
+export { VERSION } from './version.ts'
