@@ -70,6 +70,7 @@ export class ControlReceiver {
   /** Acts on all messages there are; true when the device is to be notified. PeerFault when it broke the queue. */
   run(): boolean {
     const queue = this.#queue
+    let notify = false
     do {
       queue.disableInterrupts()
       // At most one round of the ring: a device that refills it for ever does not keep us.
@@ -80,9 +81,9 @@ export class ControlReceiver {
         this.#post(buffer)
         this.#handle(bytes)
       }
-      if (queue.publish()) return true
+      notify = queue.publish() || notify
     } while (queue.enableInterrupts())
-    return false
+    return notify
   }
 
   #handle(bytes: Uint8Array): void {
