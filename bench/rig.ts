@@ -11,6 +11,7 @@ import { ensureKernel } from '../lab/fetch/kernel.ts'
 import { ensureQemu } from '../lab/fetch/qemu.ts'
 import { Machine } from '../lab/machine.ts'
 import { repoRoot } from '../lab/paths.ts'
+import { portNode } from '../lab/ports.ts'
 import { vmtest, type VmtestName, type VmtestResults } from '../lab/vmtest.ts'
 import { startDevice, type StartedDevice } from '../src/client/start.ts'
 
@@ -61,9 +62,7 @@ export class Rig {
           ...['-device', 'virtserialport,chardev=theirs,name=bench.qemu'],
         ],
       })
-      const node = async (name: string): Promise<string> =>
-        `/dev/${await machine.sh(`cd /sys/class/virtio-ports && grep -lx ${name} */name | cut -d/ -f1`)}`
-      const nodes = { ours: await node('bench.ours'), qemu: await node('bench.qemu') }
+      const nodes = { ours: await portNode(machine, 'bench.ours'), qemu: await portNode(machine, 'bench.qemu') }
       return new Rig(machine, device, folder, peer, { ours, qemu: theirs }, nodes, qemu.version, kernel.release)
     } catch (error) {
       await stop(device, folder)

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { ensureKernel, type KernelSeries } from '../../lab/fetch/kernel.ts'
 import { ensureQemu } from '../../lab/fetch/qemu.ts'
 import { Machine, type MachineOptions } from '../../lab/machine.ts'
+import { portNode } from '../../lab/ports.ts'
 import { openChardev } from '../../src/chardev/registry.ts'
 import { listenVfioUser, type VfioUserServer } from '../../src/device/attach/vfio-user/server.ts'
 import type { ConsoleOptions } from '../../src/device/console-options.ts'
@@ -113,11 +114,8 @@ export class Rig {
   }
 
   /** The guest's character device of a named port; waits for it to appear. */
-  async node(name: string): Promise<string> {
-    const script = `for i in 1 2 3 4 5 6 7 8 9 10; do n=$(cd /sys/class/virtio-ports && grep -lx ${name} */name 2>/dev/null) && break; sleep 0.2; done; echo "$n"`
-    const found = await this.machine.sh(script)
-    if (!found) throw new Error(`the guest has no port ${name}`)
-    return `/dev/${found.split('/')[0]}`
+  node(name: string): Promise<string> {
+    return portNode(this.machine, name)
   }
 
   /** Ends all host peers; a test that failed must not hold the port for the next one. */
