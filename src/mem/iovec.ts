@@ -66,7 +66,7 @@ export class Iovec {
     let done = 0
     for (let i = 0; i < this.count && done < source.length; i++) {
       const len = Math.min(this.len[i]!, source.length - done)
-      this.bytes[i]!.set(source.subarray(done, done + len), this.offset[i]!)
+      this.bytes[i]!.set(source.subarray(done, done + len), this.offset[i])
       done += len
     }
     return done
