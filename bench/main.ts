@@ -27,12 +27,13 @@ if (chosen.length === 0) {
 const rig = await Rig.start()
 try {
   process.stderr.write(`QEMU ${rig.qemuVersion}, guest Linux ${rig.kernelVersion}, TCG; ${pairs} pairs, medians\n`)
-  for (const { id, title, unit, run } of chosen) {
+  for (const measured of chosen) {
+    const { id, title, unit } = measured
     const figures = new Map<string, Record<Side, number[]>>()
     for (let pair = 0; pair <= pairs; pair++) {
       // Turn about, so that neither side always comes second.
       for (const side of pair % 2 ? SIDES : SIDES.toReversed()) {
-        const result = await run(rig, side)
+        const result = await measured.run(rig, side)
         if (pair === 0) continue // warm-up
         for (const [name, value] of Object.entries(result)) {
           const entry = figures.get(name) ?? { ours: [], qemu: [] }

@@ -16,7 +16,7 @@ export type NativeFunction = (...args: (number | bigint | string | Uint8Array | 
 
 /** Declares a function, e.g. `declare('int64_t write(int fd, const void *buf, size_t len)')`. */
 export function declare(signature: string): NativeFunction {
-  return libc.func(signature) as unknown as NativeFunction
+  return libc.func(signature)
 }
 
 /** errno of the last call; read it right after the call, before anything else runs. */
@@ -25,7 +25,7 @@ export function errno(): number {
 }
 
 const errnoNames = new Map<number, string>(
-  Object.entries(koffi.os.errno as Record<string, number>).map(([name, number]) => [number, name]),
+  Object.entries(koffi.os.errno).map(([name, number]) => [number, name]),
 )
 
 /** "ENOENT" for 2; the number itself where the name is unknown. */
@@ -33,7 +33,7 @@ export function errnoName(number: number): string {
   return errnoNames.get(number) ?? `errno ${number}`
 }
 
-const E = koffi.os.errno as Record<string, number>
+const E: Record<string, number> = koffi.os.errno
 export const EAGAIN: number = E['EAGAIN'] ?? 11
 export const EINTR: number = E['EINTR'] ?? 4
 export const EPIPE: number = E['EPIPE'] ?? 32
@@ -68,5 +68,5 @@ export function viewNative(address: bigint, len: number): ArrayBuffer {
 
 /** Address of the first byte of a buffer that lives outside the garbage collector's reach (native or pinned memory). */
 export function addressOf(bytes: Uint8Array): bigint {
-  return koffi.address(bytes) as bigint
+  return koffi.address(bytes)
 }

@@ -14,7 +14,7 @@
 
 import { PeerFault } from '../errors.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
-import { IOVEC_MAX, Iovec } from '../mem/iovec.ts'
+import { Iovec } from '../mem/iovec.ts'
 import { VIRTQ_AVAIL_F_NO_INTERRUPT, VIRTQ_USED_F_NO_NOTIFY } from '../spec/split.ts'
 import { walkChain, type Direction } from './chain.ts'
 import { needEvent } from './event-idx.ts'
