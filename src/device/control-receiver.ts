@@ -86,7 +86,7 @@ export class ControlReceiver {
       if (port) this.#handlePort(port, event, value)
       // After hibernation Linux remembers its ports: one that is gone meanwhile is taken back.
       else if (event === VIRTIO_CONSOLE_PORT_READY && value === 1 && id < this.#ports.size && this.#sender.remembering)
-        this.#sender.farewell(id)
+        this.#sender.farewell(id, () => this.#owner.pumpControl())
       else this.ignored++
     }
     this.#owner.pumpControl()

@@ -164,14 +164,7 @@ export class ControlSender {
   portReady(id: number, pump: () => void): boolean {
     const port = this.#ports[id]
     if (!port?.exists) return false
-    if (!this.#driverReady) {
-      this.#driverReady = this.#restoring = true
-      this.#cancelRestore = this.#after(RESTORE_MS, () => {
-        this.#restoring = false
-        for (let other = 0; other < this.#ports.length; other++) if (this.#ports[other]) this.#touch(other)
-        pump()
-      })
-    }
+    this.#restore(pump)
     this.#touch(id)
     if (!port.known) {
       port.owesRemove = true
@@ -189,8 +182,9 @@ export class ControlSender {
   }
 
   /** A driver that came back from hibernation remembers a port that is gone. */
-  farewell(id: number): void {
+  farewell(id: number, pump: () => void): void {
     if (this.#ports[id]) return
+    this.#restore(pump)
     this.add(id, false, undefined)
     const port = this.#ports[id]!
     port.toldExists = true
@@ -214,6 +208,17 @@ export class ControlSender {
         this.#dirty.delete(id)
       }
     } while (this.#dirty.size > 0 && this.#queue.enableNotify())
+  }
+
+  /** The driver runs, and did not ask for all ports: it remembers some, and says which in the next moments. */
+  #restore(pump: () => void): void {
+    if (this.#driverReady) return
+    this.#driverReady = this.#restoring = true
+    this.#cancelRestore = this.#after(RESTORE_MS, () => {
+      this.#restoring = false
+      for (let id = 0; id < this.#ports.length; id++) if (this.#ports[id]) this.#touch(id)
+      pump()
+    })
   }
 
   #endRestore(): void {
