@@ -149,6 +149,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   async removePort(port: PortRef, options: WaitOptions = {}): Promise<void> {
+    for (const stream of this.#streams) if (stream.id === port || stream.name === port) stream.letGo()
     await this.#link.request('port.remove', { port }, options)
   }
 
@@ -172,6 +173,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   async close(): Promise<void> {
     this.#closing = true
+    if (this.#process) for (const stream of this.#streams) stream.letGo()
     if (this.#process && !this.#link.client.closed)
       await this.#link.client.request('stop', {}, { timeout: STOP_MS }).catch(() => {})
     this.#link.client.close()

@@ -25,6 +25,7 @@ export class PortStream extends Duplex {
   readonly handle: PortHandle
   readonly #socket: Socket
   readonly #stop: () => void
+  #letGo = false
 
   /** @internal `socket` is paused and carries the bytes of the port from here on. */
   constructor(socket: Socket, handle: PortHandle, highWaterMark: number = HIGH_WATER_MARK) {
@@ -41,6 +42,8 @@ export class PortStream extends Duplex {
     socket.pause()
     socket.on('end', () => this.push(null))
     socket.on('error', (cause: NodeJS.ErrnoException) => {
+      // Bytes that the guest has not read are lost with the port, which this program wanted.
+      if (this.#letGo) return void this.destroy()
       const what = `the connection to port ${this.name ?? this.id} has ended`
       const errno = cause.code === undefined ? {} : { errno: cause.code }
       this.destroy(new VmchannelError('ERR_VMCHANNEL_CLOSED', what, { cause, ...errno }))
@@ -86,7 +89,13 @@ export class PortStream extends Duplex {
 
   /** Takes the port out of the guest; the stream ends. */
   remove(options: WaitOptions = {}): Promise<void> {
+    this.#letGo = true
     return this.handle.remove(options)
+  }
+
+  /** @internal The device is about to end because this program wants it. */
+  letGo(): void {
+    this.#letGo = true
   }
 
   /** The same bytes as web streams, with the same back-pressure. The stream itself is theirs then. */

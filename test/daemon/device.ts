@@ -105,9 +105,9 @@ export class RawClient {
   }
 }
 
-export async function until(condition: () => boolean, timeout = 5000): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, timeout = 5000): Promise<void> {
   const deadline = Date.now() + timeout
-  while (!condition()) {
+  while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`not within ${timeout} ms: ${String(condition)}`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
