@@ -11,7 +11,7 @@
 /** Where the helper lives in a guest. */
 export const HELPER_PATH = '/usr/local/lib/vmchannel/vmch-port'
 
-export const HELPER_SCRIPT = String.raw`#!/bin/sh
+export const HELPER_SCRIPT: string = String.raw`#!/bin/sh
 # vmch-port: names /dev/vmch0, /dev/vmch1, ... for the generic ports of virtio-serial devices.
 #
 #   vmch-port claim PORT     print the name of PORT (vport1p2), taking one if it has none; fails for a console

@@ -1,0 +1,94 @@
+/** Rows of the command table: this machine, the guest's files, and help. */
+
+import { QEMU_BINARY } from './commands-vm.ts'
+import { JSON_OPTION, type CommandRow, type OptionRow } from './table.ts'
+
+const DOCTOR: CommandRow = {
+  name: 'doctor',
+  summary: 'say what works on this machine and what to do about the rest',
+  text: ['Exit status 0 where VMs can run (warnings are no failure), 9 where they cannot.'],
+  options: [QEMU_BINARY, JSON_OPTION],
+  examples: [{ text: 'Check this machine:', command: 'vmchannel doctor' }],
+  load: async () => (await import('./doctor.ts')).doctorCommand,
+}
+
+const MDEV: OptionRow = { flags: '--mdev', text: 'for mdev of busybox instead of udev' }
+const ROOT_DIR: OptionRow = {
+  flags: '--root <dir>',
+  text: 'the top of the tree to work on, e.g. a mounted image',
+  default: '/',
+  complete: 'directory',
+}
+const ACCESS: readonly OptionRow[] = [
+  { flags: '--group <group>', text: 'group of the device nodes, so that its members may open them' },
+  { flags: '--mode <mode>', text: 'permission bits of the device nodes, octal; default 0600, with --group 0660' },
+]
+
+export const UDEV_PARTS = ['installer', 'helper', 'rules', 'mdev.conf'] as const
+
+const UDEV: CommandRow = {
+  name: 'udev',
+  summary: 'give a guest the names /dev/vmch0, /dev/vmch1, ...',
+  text: [
+    'A Linux guest calls a port /dev/vport1p2, and /dev/virtio-ports/NAME where it has a name. These rules add ' +
+      '/dev/vmch0, /dev/vmch1, ... for generic ports: a port named vmchN gets that name, the others the lowest number ' +
+      'that is free, for as long as they live. Consoles (hvc) get none. Rules and helper are small files; the guest ' +
+      'needs no Node and no vmchannel.',
+    'To tell consoles apart the helper reads debugfs, mounting it for a moment where it is not mounted. In a kernel ' +
+      'without debugfs it takes port 0 of each device for a console and no other.',
+  ],
+  commands: [
+    {
+      name: 'print',
+      summary: 'print a shell script that installs them in a guest',
+      options: [
+        MDEV,
+        ...ACCESS,
+        { flags: '--part <part>', text: 'print this instead', default: 'installer', choices: UDEV_PARTS },
+        JSON_OPTION,
+      ],
+      examples: [
+        { text: 'Install in a guest that can be reached:', command: 'vmchannel udev print | ssh root@guest sh' },
+        { text: 'Install in an image:', command: 'vmchannel udev print | sh -s -- --root /mnt/image' },
+        { text: 'Only the rules:', command: 'vmchannel udev print --part rules' },
+      ],
+      load: async () => (await import('./udev.ts')).printUdev,
+    },
+    {
+      name: 'install',
+      summary: 'install them in this system, or in a tree',
+      options: [MDEV, ...ACCESS, ROOT_DIR, JSON_OPTION],
+      examples: [{ text: 'Into an image:', command: 'vmchannel udev install --root /mnt/image' }],
+      load: async () => (await import('./udev.ts')).installUdev,
+    },
+    {
+      name: 'uninstall',
+      summary: 'remove what install wrote',
+      options: [ROOT_DIR, JSON_OPTION],
+      examples: [{ text: 'From this system:', command: 'vmchannel udev uninstall' }],
+      load: async () => (await import('./udev.ts')).uninstallUdev,
+    },
+  ],
+}
+
+const COMPLETION: CommandRow = {
+  name: 'completion',
+  summary: 'print the completion script of a shell',
+  args: [{ name: 'SHELL', text: 'which shell', choices: ['bash', 'zsh', 'fish'] }],
+  examples: [
+    { text: 'bash, for this user:', command: 'vmchannel completion bash >~/.local/share/bash-completion/completions/vmchannel' },
+    { text: 'zsh, in a directory of fpath:', command: 'vmchannel completion zsh >~/.zfunc/_vmchannel' },
+    { text: 'fish:', command: 'vmchannel completion fish >~/.config/fish/completions/vmchannel.fish' },
+  ],
+  load: async () => (await import('./completion.ts')).completionCommand,
+}
+
+const HELP: CommandRow = {
+  name: 'help',
+  summary: 'print help on a command or a topic: ports, config, environment, exit-codes',
+  args: [{ name: 'TOPIC', text: 'a command, or a topic', optional: true, many: true }],
+  examples: [{ text: 'What the exit status says:', command: 'vmchannel help exit-codes' }],
+  load: async () => (await import('./help.ts')).helpCommand,
+}
+
+export const HOST_COMMANDS: readonly CommandRow[] = [DOCTOR, UDEV, COMPLETION, HELP]
