@@ -7,6 +7,7 @@
  * that was removed and added under the same id.
  */
 
+import { PeerFault } from '../errors.ts'
 import type { Batch, DeviceQueue } from '../ring/device-queue.ts'
 import {
   encodeControl,
@@ -46,6 +47,8 @@ interface PortNews {
 
 /** After hibernation Linux says PORT_READY for all ports that it remembers at once; this is ample time for it. */
 const RESTORE_MS = 1000
+/** More than the ring holds: a guest that adds useless buffers as fast as they go back does not keep us. */
+const USELESS_MAX = 2048
 
 export class ControlSender {
   readonly #ports: (PortNews | undefined)[] = []
@@ -268,7 +271,7 @@ export class ControlSender {
 
   /** Puts one message into one control receive buffer; false when there is none. */
   #send(bytes: Uint8Array): boolean {
-    for (;;) {
+    for (let useless = 0; useless < USELESS_MAX; useless++) {
       const room = this.#queue.gather(this.#batch, 'writable', 1, 1)
       if (this.#batch.count === 0) return false
       if (room === 0) {
@@ -280,5 +283,6 @@ export class ControlSender {
       this.#queue.complete(this.#batch, this.#batch.list.copyFrom(bytes))
       return true
     }
+    throw new PeerFault('control receive buffers without a writable byte, one after the other (§5.3.6.1)')
   }
 }

@@ -57,3 +57,5 @@ export interface PortOwner {
 
 /** Bytes a port may move in one direction before others have their turn. */
 export const TURN_LEN: number = 4 << 20
+/** What a chain costs of that besides its bytes: a guest can make empty ones for ever. */
+export const TURN_CHAIN_LEN = 64

@@ -74,6 +74,7 @@ export class Port implements ChardevEnd {
   /** PORT_READY: the driver has made the port, closed, or has failed to. */
   setGuestReady(ready: boolean): void {
     this.#guestReady = ready
+    this.#transmitter.setReady(ready)
     if (!ready) this.setGuestOpen(false)
   }
 

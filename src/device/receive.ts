@@ -8,7 +8,7 @@
 import type { Chardev } from '../chardev/chardev.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { PortCounters } from './counters.ts'
-import { TURN_LEN, type PortOwner } from './port-settings.ts'
+import { TURN_CHAIN_LEN, TURN_LEN, type PortOwner } from './port-settings.ts'
 
 /** Room for one readv, and what is published at once: the guest works on one batch while we fill the next. */
 const GATHER_LEN = 64 << 10
@@ -54,6 +54,7 @@ export class Receiver {
         if (room === 0) {
           // Buffers without a writable byte go back as they are.
           queue.complete(batch, 0)
+          budget -= batch.count * TURN_CHAIN_LEN
           if (batch.count > 0 || queue.enableNotify(Math.max(1, Math.floor(queue.peak / REFILL_PART)))) continue
           this.#starve(chardev)
           break

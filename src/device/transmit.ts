@@ -10,10 +10,11 @@ import type { Iovec } from '../mem/iovec.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { PortCounters } from './counters.ts'
 import { HoldBuffer } from './hold-buffer.ts'
-import { TURN_LEN, type PortOwner, type PortSettings } from './port-settings.ts'
+import { TURN_CHAIN_LEN, TURN_LEN, type PortOwner, type PortSettings } from './port-settings.ts'
 
 /** Bytes of one gather: what one writev is worth. */
 const GATHER_LEN = 1 << 20
+const DISCARD_ROUNDS = 4096
 
 export class Transmitter {
   readonly queue: DeviceQueue
@@ -23,7 +24,7 @@ export class Transmitter {
   readonly #owner: PortOwner
   readonly #hold: HoldBuffer | undefined
   #deferred = false
-  #removed = false
+  #ready = false
 
   constructor(queue: DeviceQueue, settings: PortSettings, counters: PortCounters, owner: PortOwner) {
     this.queue = queue
@@ -34,14 +35,23 @@ export class Transmitter {
     this.#hold = holds ? new HoldBuffer(settings.buffer) : undefined
   }
 
+  /**
+   * Whether the driver has made the port. Until then the ring is not touched: what is in it may be the last port's of
+   * this number, whose removal the guest has yet to hear of; it will take those buffers back itself.
+   */
+  setReady(ready: boolean): void {
+    this.#ready = ready
+    if (ready) this.run()
+  }
+
   /** Moves what the guest has made available, as far as the chardev takes it. */
   run(): void {
-    if (this.#removed) return
     const { queue } = this
     const { batch } = this.#owner
+    let full = !this.#sendHeld()
+    if (!this.#ready) return
     try {
       let budget = TURN_LEN
-      let full = !this.#sendHeld()
       do {
         queue.disableNotify()
         while (budget > 0) {
@@ -49,7 +59,7 @@ export class Transmitter {
           if (batch.count === 0) break
           const taken = this.#send(batch.list, full)
           queue.complete(batch, taken)
-          budget -= taken
+          budget -= taken + batch.count * TURN_CHAIN_LEN
           if (taken < bytes) {
             full = true
             break
@@ -80,14 +90,17 @@ export class Transmitter {
 
   /** Drops what the guest has made available; it is counted. */
   discard(): void {
+    if (!this.#ready) return
     const { queue } = this
     const { batch } = this.#owner
+    // More than any ring holds: a guest that adds chains as fast as we drop them does not keep us here.
+    let rounds = DISCARD_ROUNDS
     try {
       do {
         const bytes = queue.gather(batch, 'readable', GATHER_LEN)
         queue.complete(batch, bytes)
         this.#counters.guestToHostDropped += bytes
-      } while (batch.count > 0 || queue.enableNotify())
+      } while (--rounds > 0 && (batch.count > 0 || queue.enableNotify()))
       if (queue.flush()) this.#interrupt()
     } catch (error) {
       this.#owner.fault(queue, error)
@@ -98,7 +111,7 @@ export class Transmitter {
   remove(): void {
     this.run()
     this.discard()
-    this.#removed = true
+    this.#ready = false
     this.chardev = undefined
     if (this.#hold) this.#counters.guestToHostDropped += this.#hold.clear()
     this.#counters.held = 0
