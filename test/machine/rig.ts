@@ -19,7 +19,8 @@ import { parsePortSpec } from '../../src/port-spec.ts'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 
-export interface RigOptions extends Pick<MachineOptions, 'append' | 'args' | 'guest' | 'machineType' | 'cpus'> {
+export interface RigOptions extends Pick<MachineOptions, 'append' | 'guest' | 'machineType' | 'cpus'> {
+  args?: readonly string[]
   kernel?: KernelSeries
   ports?: string[]
   device?: ConsoleOptions
