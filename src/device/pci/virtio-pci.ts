@@ -44,6 +44,7 @@ export class VirtioPci implements PciFunction, DeviceHost {
     this.#common = new CommonConfig(device, memory, this.vectors, () => this.#clearIsr())
     this.#config = new ConfigSpace(device.id, this.layout, this)
     device.connect(this)
+    this.controlChanged()
     memory.onChange(() => device.memoryChanged())
   }
 
