@@ -8,8 +8,10 @@
 import { readFileSync, statSync } from 'node:fs'
 import { execve, inheritedFds, stdioFlags, type ExecOptions } from '../ffi/exec.ts'
 import { findQemu } from '../qemu/find.ts'
+import { isOwn, splitCommandLine, withoutOwn } from '../qemu/command-line.ts'
 import type { FileKind } from '../qemu/memory.ts'
-import { planQemu, type PlanHost } from '../qemu/plan.ts'
+import { passThroughReason } from '../qemu/pass-through.ts'
+import type { PlanHost } from '../qemu/plan.ts'
 import { sayNow } from './say-now.ts'
 import { readOwnOptions, type OwnOptions } from './qemu-options.ts'
 import type { Run } from './table.ts'
@@ -31,7 +33,14 @@ export function runAsQemu(argv: readonly string[]): Promise<number> {
 async function run(argv: readonly string[], options: OwnOptions): Promise<number> {
   const inherited = inheritedFds()
   const flags = stdioFlags()
+  const given = splitCommandLine(argv)
   if (options.stateDir !== undefined) process.env['VMCHANNEL_STATE_DIR'] = options.stateDir
+  // Asked here as well as by the plan: a question to QEMU does without all of the planner.
+  if (!options.dryRun && passThroughReason(given.filter((argument) => !isOwn(argument))) !== undefined) {
+    const qemu = findQemu(process.env, options.qemuBinary, process.argv[1])
+    execve(qemu, [qemu, ...withoutOwn(given)], { stdioFlags: flags, keepFds: inherited })
+  }
+  const { planQemu } = await import('../qemu/plan.ts')
   const plan = planQemu(argv, HOST)
   if (options.dryRun) {
     const { printPlan } = await import('./qemu-dry-run.ts')
