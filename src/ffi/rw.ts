@@ -134,6 +134,18 @@ export function hungUp(fd: number): boolean {
   return (pollNow(fd, 0) & (POLLERR | POLLHUP)) !== 0
 }
 
+/** Waits until a read would find something, or an end; false when it did not within `ms`. Holds the whole process up. */
+export function waitReadable(fd: number, ms: number): boolean {
+  const end = performance.now() + ms
+  for (;;) {
+    pollView.setInt32(0, fd, true)
+    pollView.setInt16(4, POLLIN, true)
+    const result = pollFunction(pollfd, 1, Math.max(0, Math.ceil(end - performance.now())))
+    if (result >= 0) return result > 0
+    if (errno() !== EINTR) return false
+  }
+}
+
 /** Whether a read, or an accept, would find something now. */
 export function readableNow(fd: number): boolean {
   return (pollNow(fd, POLLIN) & POLLIN) !== 0
