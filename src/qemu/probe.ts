@@ -5,7 +5,7 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { VmchannelError } from '../errors.ts'
@@ -86,7 +86,7 @@ function askDevice(path: string, version: string, env: Env): void {
 
 function ask(path: string, args: string[], env: Env): { status: number | null; text: string } {
   const { error, status, stdout, stderr } = spawnSync(path, args, {
-    env: env as NodeJS.ProcessEnv,
+    env,
     stdio: ['ignore', 'pipe', 'pipe'],
     encoding: 'utf8',
     timeout: ANSWER_TIMEOUT_MS,
@@ -116,10 +116,16 @@ function writeCache(file: string, key: string, version: string): void {
   try {
     const others = Object.entries(readCache(file)).filter(([other]) => other.split(' ')[0] !== key.split(' ')[0])
     const entries = Object.fromEntries([...others, [key, version]].slice(-CACHE_ENTRIES))
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 })
+    makeFolder(dirname(dirname(file)))
+    makeFolder(dirname(file))
     writeFileSync(temporary, JSON.stringify(entries, null, 2), { mode: 0o600, flag: 'wx' })
     renameSync(temporary, file)
   } catch {
     rmSync(temporary, { force: true })
   }
+}
+
+/** One level, if it is not there. Node's own `recursive` never returns below a folder like /proc. */
+function makeFolder(path: string): void {
+  if (!existsSync(path)) mkdirSync(path, { mode: 0o700 })
 }

@@ -167,17 +167,17 @@ describe('several devices', () => {
   })
 })
 
-describe('port numbers', () => {
-  const ports = (text: string): (number | undefined)[] => {
-    const list = words(text)
-    const chardevs = list.map((_, index) => `-chardev null,id=c${index}`).join(' ')
-    const devices = list.map((port, index) => `-device ${port.replace('@', `chardev=c${index}`)}`).join(' ')
-    return (
-      plan(`${chardevs} -device virtio-serial,id=s,max_ports=4 ${devices}`).devices[0]?.ports.map((port) => port.id) ??
-      []
-    )
-  }
+/** The numbers of ports on one device of four; `@` stands for a chardev. */
+const ports = (text: string): (number | undefined)[] => {
+  const list = words(text)
+  const chardevs = list.map((_, index) => `-chardev null,id=c${index}`).join(' ')
+  const devices = list.map((port, index) => `-device ${port.replace('@', `chardev=c${index}`)}`).join(' ')
+  return (
+    plan(`${chardevs} -device virtio-serial,id=s,max_ports=4 ${devices}`).devices[0]?.ports.map((port) => port.id) ?? []
+  )
+}
 
+describe('port numbers', () => {
   // All seen on QEMU 11.1.3 ("info qtree").
   it.each([
     ['virtserialport,@ virtserialport,@', [1, 2]],
@@ -214,15 +214,16 @@ describe('port numbers', () => {
   })
 })
 
+/** The device that QEMU gets. */
+const vfio = (text: string): unknown => {
+  const word = plan(text)
+    .qemuArgs(['/s'])
+    .find((one) => one.includes('vfio-user-pci'))
+  return JSON.parse(word ?? 'null') as unknown
+}
+
 describe('options of the device', () => {
   const port = '-chardev null,id=c -device virtserialport,chardev=c'
-  const vfio = (text: string): unknown => {
-    const word = plan(text)
-      .qemuArgs(['/s'])
-      .find((one) => one.includes('vfio-user-pci'))
-    return JSON.parse(word ?? 'null') as unknown
-  }
-
   it('go on to vfio-user-pci with the types of its JSON form', () => {
     expect(
       vfio(`-device virtio-serial,id=s,bus=b,addr=0x1d.1,multifunction=on,acpi-index=3,rombar=0,vectors=4 ${port}`),
