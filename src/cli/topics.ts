@@ -13,7 +13,7 @@ export interface Topic {
 
 const MEANING: Readonly<Record<ErrorCode, string>> = {
   ERR_VMCHANNEL_USAGE: 'an option, a port specification or an entry of a configuration file is wrong',
-  ERR_VMCHANNEL_CHARDEV: 'the place where a port leads cannot be opened: no directory, no permission, refused, no space',
+  ERR_VMCHANNEL_CHARDEV: 'a socket, or the place where a port leads, cannot be opened: no directory, no permission, refused',
   ERR_VMCHANNEL_IN_USE: 'a socket, a name or a number has an owner that lives',
   ERR_VMCHANNEL_NOT_FOUND: 'no such port, VM, device process or file',
   ERR_VMCHANNEL_PORT: 'not possible with this port: number out of range, no number free, wrong kind',

@@ -138,11 +138,11 @@ function sameFile(a: BigIntStats, b: BigIntStats): boolean {
 }
 
 const BIND_FAILURES: Readonly<Record<string, readonly [ErrorCode, string, string]>> = {
-  ENOENT: ['ERR_VMCHANNEL_NOT_FOUND', 'its directory does not exist', 'create the directory or choose another path'],
-  ENOTDIR: ['ERR_VMCHANNEL_USAGE', 'a part of the path is not a directory', 'choose another path'],
-  EACCES: ['ERR_VMCHANNEL_USAGE', 'no permission to create it', 'choose a directory that this user may write to'],
-  EPERM: ['ERR_VMCHANNEL_USAGE', 'this file system takes no sockets', 'choose a path on a local file system'],
-  EROFS: ['ERR_VMCHANNEL_USAGE', 'its file system is read-only', 'choose another path'],
+  ENOENT: ['ERR_VMCHANNEL_CHARDEV', 'its directory does not exist', 'create the directory or choose another path'],
+  ENOTDIR: ['ERR_VMCHANNEL_CHARDEV', 'a part of the path is not a directory', 'choose another path'],
+  EACCES: ['ERR_VMCHANNEL_CHARDEV', 'no permission to create it', 'choose a directory that this user may write to'],
+  EPERM: ['ERR_VMCHANNEL_CHARDEV', 'this file system takes no sockets', 'choose a path on a local file system'],
+  EROFS: ['ERR_VMCHANNEL_CHARDEV', 'its file system is read-only', 'choose another path'],
   EADDRINUSE: ['ERR_VMCHANNEL_IN_USE', 'another process has just taken it', 'choose another path'],
 }
 

@@ -52,7 +52,7 @@ describe('control socket', () => {
     ['port.add', { spec: 'nul,name=x' }, 'ERR_VMCHANNEL_USAGE', /did you mean "null"/],
     ['port.add', { spec: 'null,name=first' }, 'ERR_VMCHANNEL_IN_USE', /name/],
     ['port.add', { spec: 'null,nr=31' }, 'ERR_VMCHANNEL_PORT', /0 to 30/],
-    ['port.add', { spec: 'unix:/no/such/dir/a.sock' }, 'ERR_VMCHANNEL_NOT_FOUND', /create the directory/],
+    ['port.add', { spec: 'unix:/no/such/dir/a.sock' }, 'ERR_VMCHANNEL_CHARDEV', /create the directory/],
     ['port.add', { vm: 'beta', spec: 'null' }, 'ERR_VMCHANNEL_NOT_FOUND', /it has: alpha/],
     ['port.add', { spec: 7 }, 'ERR_VMCHANNEL_USAGE', /spec/],
     ['port.add', { spec: 'null', more: 1 }, 'ERR_VMCHANNEL_USAGE', /more/],
@@ -79,7 +79,7 @@ describe('control socket', () => {
     await client.request('vm.remove', { vm: 'vm0' })
     const before = device.fds
     const bad = { ports: [`unix:${device.temp.path}/ok.sock`, 'unix:/no/such/dir/a.sock'] }
-    await expect(client.request('vm.add', bad)).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_NOT_FOUND' })
+    await expect(client.request('vm.add', bad)).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CHARDEV' })
     expect(device.fds).toBe(before)
     expect(() => statSync(`${device.temp.path}/ok.sock`)).toThrow('ENOENT')
   })

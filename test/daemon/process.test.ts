@@ -72,7 +72,7 @@ describe('start', () => {
     const temp = new TempDir()
     const ports = [`unix:${temp.path}/a.sock`, `pty:${temp.path}/tty`, 'unix:/no/such/dir/b.sock']
     const config: DaemonConfig = { stateDir: join(temp.path, 'state'), vms: [{ ports: [] }, { ports }], exitWith: 'parent', logLevel: 'warn' }
-    await expect(startDevice(config)).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_NOT_FOUND', hint: expect.any(String) as string })
+    await expect(startDevice(config)).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CHARDEV', hint: expect.any(String) as string })
     await until(() => readdirSync(temp.path).length === 0)
     temp.remove()
   })

@@ -79,7 +79,7 @@ test('closing does not remove a socket that somebody else has put there since', 
 
 test('says what is wrong with a path', () => {
   const missing = failure(() => listenUnix(join(folder, 'no', 's')))
-  expect(missing.code).toBe('ERR_VMCHANNEL_NOT_FOUND')
+  expect(missing.code).toBe('ERR_VMCHANNEL_CHARDEV')
   expect(missing.message).toContain(join(folder, 'no'))
   const long = failure(() => listenUnix(join(folder, 'x'.repeat(UNIX_PATH_MAX))))
   expect(long.code).toBe('ERR_VMCHANNEL_USAGE')

@@ -62,7 +62,7 @@ describe('createDevice', () => {
     const before = (await listDevices()).length
     await expect(createDevice({ maxPorts: 600 })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_USAGE' })
     await expect(createDevice({ name: 'a/b' })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_USAGE' })
-    await expect(createDevice({ socket: '/no/such/dir/x.sock' })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_NOT_FOUND' })
+    await expect(createDevice({ socket: '/no/such/dir/x.sock' })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CHARDEV' })
     await expect(createDevice({ queueSize: 100 })).rejects.toBeInstanceOf(VmchannelError)
     expect(await listDevices()).toHaveLength(before)
   })
