@@ -1,0 +1,94 @@
+# bash completion for vmchannel; made by "vmchannel completion bash"
+_vmchannel_options() {
+  case $1 in
+    '') echo '-V --version -h --help --help' ;;
+    'qemu') echo '--qemu-binary --dry-run --json --state-dir --log --help' ;;
+    'serve') echo '-c --config --vm --socket -p --port --max-ports -m --memory --control --state-dir --log --print-config --json --help' ;;
+    'port') echo '--help' ;;
+    'port list') echo '--vm --control --json --help' ;;
+    'port add') echo '--vm --control --json --help' ;;
+    'port remove') echo '--vm --control --json --help' ;;
+    'port resize') echo '--vm --control --json --help' ;;
+    'port stats') echo '--vm --control -w --watch --json --help' ;;
+    'connect') echo '--vm --control --exit-on-eof --escape --help' ;;
+    'doctor') echo '--qemu-binary --json --help' ;;
+    'udev') echo '--help' ;;
+    'udev print') echo '--mdev --group --mode --part --json --help' ;;
+    'udev install') echo '--mdev --group --mode --root --json --help' ;;
+    'udev uninstall') echo '--root --json --help' ;;
+    'completion') echo '--help' ;;
+    'help') echo '--help' ;;
+  esac
+}
+
+_vmchannel_words() {
+  case $1 in
+    '') echo 'qemu serve port connect doctor udev completion help' ;;
+    'port') echo 'list add remove resize stats' ;;
+    'udev') echo 'print install uninstall' ;;
+    'completion') echo 'bash zsh fish' ;;
+    'help') echo 'ports config environment exit-codes qemu serve port connect doctor udev completion help' ;;
+  esac
+}
+
+# Completes the value of option $1; fails where it is no option with a value.
+_vmchannel_value() {
+  case $1 in
+    --qemu-binary) COMPREPLY=($(compgen -f -- "$current")) ;;
+    --state-dir) COMPREPLY=($(compgen -d -- "$current")) ;;
+    --log) COMPREPLY=($(compgen -W 'error warn info debug' -- "$current")) ;;
+    -c) COMPREPLY=($(compgen -f -- "$current")) ;;
+    --config) COMPREPLY=($(compgen -f -- "$current")) ;;
+    --vm) COMPREPLY=($(compgen -W "$(vmchannel port list --json 2>/dev/null | tr '{' '\n' | sed -n 's/.*"vm":"\([^"\\]*\)".*/\1/p' | sort -u)" -- "$current")) ;;
+    --socket) COMPREPLY=($(compgen -f -- "$current")) ;;
+    -p) : ;;
+    --port) : ;;
+    --max-ports) : ;;
+    -m) : ;;
+    --memory) : ;;
+    --control) COMPREPLY=($(compgen -f -- "$current")) ;;
+    --escape) : ;;
+    --group) : ;;
+    --mode) : ;;
+    --part) COMPREPLY=($(compgen -W 'installer helper rules mdev.conf' -- "$current")) ;;
+    --root) COMPREPLY=($(compgen -d -- "$current")) ;;
+    *) return 1 ;;
+  esac
+}
+
+_vmchannel() {
+  local current=${COMP_WORDS[COMP_CWORD]} path='' count=0 skip='' word
+  COMPREPLY=()
+  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    if [ -n "$skip" ]; then skip=''; continue; fi
+    case $word in
+      -*) _vmchannel_takes_value "$word" && skip=1 ;;
+      *)
+        if [ -z "$path" ]; then path=$word
+        elif [ $count -eq 0 ] && [[ " port udev " == *" $path "* ]]; then path="$path $word"; count=1
+        elif [ "$path" = qemu ]; then COMPREPLY=($(compgen -f -- "$current")); return
+        fi
+        ;;
+    esac
+  done
+  if [ -n "$skip" ]; then
+    _vmchannel_value "${COMP_WORDS[COMP_CWORD-1]}"
+  elif [[ $current == -* ]]; then
+    COMPREPLY=($(compgen -W "$(_vmchannel_options "$path")" -- "$current"))
+  else
+    COMPREPLY=($(compgen -W "$(_vmchannel_words "$path")" -- "$current"))
+    case $path in
+      'port remove' | 'port resize' | 'port stats' | 'connect') COMPREPLY=($(compgen -W "$(vmchannel port list --json 2>/dev/null | tr '{' '\n' | sed -n 's/.*"name":"\([^"\\]*\)".*/\1/p')" -- "$current")) ;;
+      qemu) COMPREPLY=($(compgen -f -- "$current")) ;;
+    esac
+  fi
+}
+
+_vmchannel_takes_value() {
+  case $1 in
+    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | -m | --memory | --control | --escape | --group | --mode | --part | --root) return 0 ;;
+  esac
+  return 1
+}
+
+complete -o filenames -F _vmchannel vmchannel

@@ -1,0 +1,90 @@
+# fish completion for vmchannel; made by "vmchannel completion fish"
+complete -c vmchannel -f
+complete -c vmchannel -n __fish_use_subcommand -a qemu -d 'run QEMU with our virtio-serial device plugged in'
+complete -c vmchannel -n __fish_use_subcommand -a serve -d 'run devices for a QEMU that you start yourself'
+complete -c vmchannel -n __fish_use_subcommand -a port -d 'list, add, remove, resize and measure ports of a device that runs'
+complete -c vmchannel -n __fish_use_subcommand -a connect -d 'join this terminal, or a pipe, to a port'
+complete -c vmchannel -n __fish_use_subcommand -a doctor -d 'say what works on this machine and what to do about the rest'
+complete -c vmchannel -n __fish_use_subcommand -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
+complete -c vmchannel -n __fish_use_subcommand -a completion -d 'print the completion script of a shell'
+complete -c vmchannel -n __fish_use_subcommand -a help -d 'print help on a command or a topic: ports, config, environment, exit-codes'
+complete -c vmchannel -n __fish_use_subcommand -s V -l version -d 'print the version'
+complete -c vmchannel -n __fish_use_subcommand -s h -l help -d 'print help; also "vmchannel help COMMAND", "vmchannel help exit-codes"'
+complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l dry-run -d 'start nothing; print the command line that QEMU would get, quoted for a shell'
+complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l json -d 'with --dry-run: print the whole plan as JSON'
+complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l state-dir -d 'where control sockets and default device sockets go; default $XDG_RUNTIME_DIR/vmchannel, else /run or /tmp' -x -a '(__fish_complete_directories)'
+complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l log -d 'how much the device process tells on standard error' -x -a 'error warn info debug'
+complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -F
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -s c -l config -d 'read a configuration file' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l vm -d 'name of the VM' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l socket -d 'vfio-user socket for QEMU; default in the state directory' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -s p -l port -d 'a port; may be given many times' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l max-ports -d 'room for so many ports, 1 to 511; default 31' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -s m -l memory -d 'memory of the guest, for the printed arguments' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l control -d 'control socket; default in the state directory' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l state-dir -d 'where control sockets and default device sockets go; default $XDG_RUNTIME_DIR/vmchannel, else /run or /tmp' -x -a '(__fish_complete_directories)'
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l log -d 'how much the device process tells on standard error' -x -a 'error warn info debug'
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l print-config -d 'print what would be served, as a configuration file, and end'
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l json -d 'print the arguments as one line of JSON'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and not __fish_seen_subcommand_from list add remove resize stats' -a list -d 'list ports: where they lead, who has them open'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and not __fish_seen_subcommand_from list add remove resize stats' -a add -d 'add a port while the guest runs'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and not __fish_seen_subcommand_from list add remove resize stats' -a remove -d 'remove a port; a program of the guest that has it open gets end of file'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and not __fish_seen_subcommand_from list add remove resize stats' -a resize -d 'tell the guest the size of a console port\'s terminal'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and not __fish_seen_subcommand_from list add remove resize stats' -a stats -d 'bytes in, out and dropped, and other counters of ports'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from list' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from list' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from list' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from add' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from add' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from add' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from remove' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from remove' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from remove' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from remove' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"name":"\\([^"\\\\]*\\)".*/\\1/p\')'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from resize' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from resize' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from resize' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from resize' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"name":"\\([^"\\\\]*\\)".*/\\1/p\')'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from stats' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from stats' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from stats' -s w -l watch -d 'again every second, with rates, until interrupted; with --json a line each time'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from stats' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from port; and __fish_seen_subcommand_from stats' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"name":"\\([^"\\\\]*\\)".*/\\1/p\')'
+complete -c vmchannel -n '__fish_seen_subcommand_from connect' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from connect' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from connect' -l exit-on-eof -d 'end when standard input ends, as soon as all of it is on its way'
+complete -c vmchannel -n '__fish_seen_subcommand_from connect' -l escape -d 'another escape character: ^A to ^_, or "none"' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from connect' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"name":"\\([^"\\\\]*\\)".*/\\1/p\')'
+complete -c vmchannel -n '__fish_seen_subcommand_from doctor' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from doctor' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a print -d 'print a shell script that installs them in a guest'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a install -d 'install them in this system, or in a tree'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a uninstall -d 'remove what install wrote'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from print' -l mdev -d 'for mdev of busybox instead of udev'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from print' -l group -d 'group of the device nodes, so that its members may open them' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from print' -l mode -d 'permission bits of the device nodes, octal; default 0600, with --group 0660' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from print' -l part -d 'print this instead' -x -a 'installer helper rules mdev.conf'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from print' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from install' -l mdev -d 'for mdev of busybox instead of udev'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from install' -l group -d 'group of the device nodes, so that its members may open them' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from install' -l mode -d 'permission bits of the device nodes, octal; default 0600, with --group 0660' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from install' -l root -d 'the top of the tree to work on, e.g. a mounted image' -x -a '(__fish_complete_directories)'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from install' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from uninstall' -l root -d 'the top of the tree to work on, e.g. a mounted image' -x -a '(__fish_complete_directories)'
+complete -c vmchannel -n '__fish_seen_subcommand_from udev; and __fish_seen_subcommand_from uninstall' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from completion' -a bash -d 'which shell'
+complete -c vmchannel -n '__fish_seen_subcommand_from completion' -a zsh -d 'which shell'
+complete -c vmchannel -n '__fish_seen_subcommand_from completion' -a fish -d 'which shell'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a ports -d 'how a port is written: SPEC'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a config -d 'the configuration file of "vmchannel serve"'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a environment -d 'variables that are read'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a exit-codes -d 'what the exit status says'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a qemu -d 'run QEMU with our virtio-serial device plugged in'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a serve -d 'run devices for a QEMU that you start yourself'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a port -d 'list, add, remove, resize and measure ports of a device that runs'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a connect -d 'join this terminal, or a pipe, to a port'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a doctor -d 'say what works on this machine and what to do about the rest'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a completion -d 'print the completion script of a shell'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a help -d 'print help on a command or a topic: ports, config, environment, exit-codes'
