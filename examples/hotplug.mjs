@@ -10,8 +10,9 @@ const guest = await startGuest(device)
 await device.waitForDriver()
 
 const port = await device.addPort({ name: 'org.example.hot' })
-const dev = `/dev/vport0p${port.id}`
-guest.run(`until test -c ${dev}; do sleep 0.1; done; cat /sys/class/virtio-ports/vport0p${port.id}/name >${dev}`)
+// The name comes a moment after the device; with udev, wait for /dev/virtio-ports/org.example.hot instead.
+const file = `/sys/class/virtio-ports/vport0p${port.id}/name`
+guest.run(`until test -e ${file}; do sleep 0.1; done; cat ${file} >/dev/vport0p${port.id}`)
 console.log(`the guest calls it ${String((await once(port, 'data'))[0]).trim()}`)
 await port.remove()
 

@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, readlinkSy
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
+import { ControlClient } from '../../src/client/control-client.ts'
 import { startDevice } from '../../src/client/start.ts'
 import type { DaemonConfig } from '../../src/daemon/protocol.ts'
 import { TestDevice, until } from './device.ts'
@@ -173,6 +174,67 @@ describe('end', () => {
       await until(async () => !(await client.request('vm.list', {}))[0]!.attached)
     }
     expect(device.fds).toBe(before)
+  })
+})
+
+describe('when things go wrong', () => {
+  it('a bug: said, cleaned up after, status 70', async () => {
+    const temp = new TempDir()
+    const made = join(temp.path, 'made')
+    const script = `import { writeFileSync, unlinkSync } from 'node:fs'
+      const { Exit } = await import(${JSON.stringify(new URL('../../dist/src/daemon/exit.js', import.meta.url).href)})
+      const log = { error: (text) => process.stderr.write(text), info() {} }
+      writeFileSync(${JSON.stringify(made)}, '')
+      new Exit(log).use(log, () => unlinkSync(${JSON.stringify(made)}))
+      setTimeout(() => { throw new Error('a mistake of ours') }, 10)`
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'inherit', 'pipe'] })
+    let stderr = ''
+    child.stderr.on('data', (data) => (stderr += String(data)))
+    expect((await once(child, 'close'))[0]).toBe(70)
+    expect(stderr).toContain('a mistake of ours')
+    expect(existsSync(made)).toBe(false)
+    temp.remove()
+  })
+
+  it('out of descriptors: others wait, nothing spins, and it comes back', async () => {
+    const temp = new TempDir()
+    const child = spawn('/bin/sh', ['-c', `ulimit -n 48; exec "${process.execPath}" "${MAIN}"`], { stdio: ['pipe', 'pipe', 'ignore'] })
+    const config: DaemonConfig = { stateDir: join(temp.path, 's'), vms: [{ ports: [] }], exitWith: 'parent', logLevel: 'warn' }
+    child.stdin.write(`${JSON.stringify(config)}\n`)
+    await once(child.stdout, 'data')
+    const path = join(temp.path, 's', 'control.sock')
+    const crowd = Array.from({ length: 60 }, () => connect(path))
+    await Promise.all(crowd.map((socket) => once(socket, 'connect')))
+    await new Promise((resolve) => setTimeout(resolve, 1500))
+    const stat = (): number => Number(readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(' ')[13])
+    const before = stat()
+    await new Promise((resolve) => setTimeout(resolve, 1500))
+    expect(stat() - before).toBeLessThan(10) // ticks of 10 ms
+    for (const socket of crowd) socket.destroy()
+    const client = await ControlClient.connect(path)
+    expect(client.hello.pid).toBe(child.pid)
+    client.close()
+    child.stdin.end()
+    expect((await once(child, 'exit'))[0]).toBe(0)
+    temp.remove()
+  })
+
+  it('another user is turned away, even where the directory and the socket are open', async () => {
+    if (process.getuid?.() !== 0) return console.log('not checked: only root can be another user')
+    const device = await start()
+    chmodSync(device.temp.path, 0o755)
+    chmodSync(device.stateDir, 0o755)
+    chmodSync(device.control, 0o777)
+    const script = `const socket = require('net').connect(${JSON.stringify(device.control)})
+      socket.on('connect', () => socket.write('{"id":1,"method":"hello"}\\n')).on('data', (data) => console.log('data', String(data)))
+      socket.on('error', (error) => console.log(error.code)).on('close', () => console.log('closed'))`
+    const child = spawn(process.execPath, ['-e', script], { uid: 65534, gid: 65534, stdio: ['ignore', 'pipe', 'inherit'] })
+    let stdout = ''
+    child.stdout.on('data', (data) => (stdout += String(data)))
+    await once(child, 'close')
+    expect(stdout).toMatch(/^((EPIPE|ECONNRESET)\n)?closed\n$/)
+    await until(() => device.log.includes('user 65534'))
+    await (await device.client()).request('hello', {})
   })
 })
 

@@ -130,7 +130,9 @@ describe('a program, a device, a guest', () => {
     const hot = await device.addPort({ name: 'org.example.hot' })
     await until(async () => (await hot.info()).guestReady)
     const dev = `/dev/vport0p${hot.id}`
-    await machine.sh(`test "$(cat /sys/class/virtio-ports/vport0p${hot.id}/name)" = org.example.hot`)
+    // The name comes a moment after the device.
+    const file = `/sys/class/virtio-ports/vport0p${hot.id}/name`
+    expect(await machine.sh(`until test -e ${file}; do usleep 10000; done; cat ${file}`)).toBe('org.example.hot')
     const echo = machine.spawn(`vmtest echo ${dev}`)
     await hot.waitForGuest({ timeout: 5000 })
     hot.write('ping')
