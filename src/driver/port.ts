@@ -56,6 +56,10 @@ export class DriverPort implements ChardevEnd {
   get chardev(): Chardev | undefined {
     return this.#chardev
   }
+  /** Chains of what programs wrote that the device has not given back. */
+  get unsent(): number {
+    return this.#gone ? 0 : this.#transmitter.inFlight
+  }
   get guestOpen(): boolean {
     return this.#chardev?.connected ?? false
   }

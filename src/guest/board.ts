@@ -1,0 +1,113 @@
+/**
+ * The ports of a driver as character devices: each generic port gets its node when the host has said what it is, and
+ * loses it when it goes. Called by session.ts with the driver's events.
+ */
+
+import { readFileSync } from 'node:fs'
+import { CuseDevice } from '../chardev/cuse/device.ts'
+import { describeError } from '../errors.ts'
+import type { DriverPort } from '../driver/port.ts'
+import type { DriverPortEvent } from '../driver/port-settings.ts'
+import type { Log } from '../log.ts'
+import { chooseName, linkPort, unlinkPort } from './names.ts'
+
+/** What the host says about a new port comes at once; a port without name or host says nothing. */
+const SETTLE_MS = 150
+
+export interface BoardOptions {
+  /** Several programs may have a port open. */
+  share?: boolean
+  log: Log
+}
+
+interface Shown {
+  readonly device: CuseDevice
+  /** Below /dev. */
+  readonly name: string
+  readonly minor: number
+  /** The link in virtio-ports, where there is one. */
+  link: string | undefined
+}
+
+export class PortBoard {
+  readonly #options: BoardOptions
+  readonly #shown = new Map<DriverPort, Shown>()
+  readonly #settling = new Map<DriverPort, NodeJS.Timeout>()
+  /** Device number of all our nodes: the kernel has few majors, and gives one to each device that names none. */
+  #major = 0
+
+  constructor(options: BoardOptions) {
+    this.#options = options
+  }
+
+  /** Paths of the nodes, by port id. */
+  get nodes(): Map<number, string> {
+    return new Map([...this.#shown].map(([port, { name }]) => [port.id, `/dev/${name}`]))
+  }
+
+  handle({ event, port }: DriverPortEvent): void {
+    if (event === 'added')
+      this.#settling.set(
+        port,
+        setTimeout(() => this.#show(port), SETTLE_MS),
+      )
+    else if (event === 'console') this.#settled(port)
+    else if (event === 'named' && this.#shown.has(port)) this.#link(port)
+    else if (event === 'named' || event === 'host-open') this.#show(port)
+    else if (event === 'removed' || event === 'broken' || event === 'stopped') this.#hide(port)
+    if (event === 'host-open' || event === 'host-close') this.#shown.get(port)?.device.setHostOpen(port.hostOpen)
+  }
+
+  #settled(port: DriverPort): void {
+    clearTimeout(this.#settling.get(port))
+    this.#settling.delete(port)
+  }
+
+  #show(port: DriverPort): void {
+    this.#settled(port)
+    if (port.gone || port.console || this.#shown.has(port)) return
+    const { log, share = false } = this.#options
+    const all = [...this.#shown.values()]
+    const name = chooseName(port.name, new Set(all.map((shown) => shown.name)))
+    const minor = lowestFree(new Set(all.map((shown) => shown.minor)))
+    const major = all.length === 0 ? 0 : this.#major
+    try {
+      const device = port.attach((end) => new CuseDevice({ name, major, minor, share }, end)) as CuseDevice
+      this.#shown.set(port, { device, name, minor, link: undefined })
+      if (major === 0) this.#major = majorOf(name)
+      device.setHostOpen(port.hostOpen)
+    } catch (error) {
+      log.error(`port ${port.id}: ${describeError(error)}`)
+      return
+    }
+    this.#link(port)
+    log.info(`port ${port.id}: /dev/${name}${port.name === undefined ? '' : ` (${port.name})`}`)
+  }
+
+  #link(port: DriverPort): void {
+    const shown = this.#shown.get(port)
+    if (!shown || port.name === undefined || shown.link !== undefined) return
+    const problem = linkPort(port.name, shown.name)
+    if (problem === undefined) shown.link = port.name
+    else this.#options.log.warn(`port ${port.id}: ${problem}; it is /dev/${shown.name} only`)
+  }
+
+  #hide(port: DriverPort): void {
+    this.#settled(port)
+    const shown = this.#shown.get(port)
+    if (!shown) return
+    this.#shown.delete(port)
+    if (shown.link !== undefined) unlinkPort(shown.link, shown.name)
+    this.#options.log.info(`port ${port.id}: /dev/${shown.name} is gone`)
+  }
+}
+
+function lowestFree(taken: ReadonlySet<number>): number {
+  let n = 0
+  while (taken.has(n)) n++
+  return n
+}
+
+function majorOf(name: string): number {
+  return Number(readFileSync(`/sys/class/cuse/${name}/dev`, 'latin1').split(':')[0])
+}

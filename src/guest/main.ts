@@ -1,0 +1,60 @@
+#!/usr/bin/env node
+/**
+ * `vmchannel guest`: drives a virtio-serial device of this guest in user space until it is told to end. The command
+ * line calls `runGuest`; the file is also a program of its own, for images that hold nothing else.
+ */
+
+import { realpathSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { describeError, EXIT_CODES, VmchannelError } from '../errors.ts'
+import type { Log } from '../log.ts'
+import { startGuest, type GuestOptions } from './session.ts'
+
+const USAGE = `usage: node main.js [--device 0000:00:03.0] [--share] [--force] [--quiet]
+`
+const ENDINGS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** Runs until a signal, or until the device is gone. Rejects with VmchannelError. */
+export async function runGuest(options: GuestOptions = {}): Promise<void> {
+  const session = startGuest(options)
+  const stop = (): void => void session.stop()
+  for (const signal of ENDINGS) process.on(signal, stop)
+  try {
+    await session.ended
+    await session.stop()
+  } finally {
+    for (const signal of ENDINGS) process.off(signal, stop)
+  }
+}
+
+/** Lines on stderr. */
+export function stderrLog(quiet = false): Log {
+  const say = (level: string) => (message: string) => void process.stderr.write(`vmchannel guest: ${level}${message}\n`)
+  return { error: say('error: '), warn: say('warning: '), info: quiet ? () => {} : say(''), debug: () => {} }
+}
+
+async function main(): Promise<void> {
+  try {
+    await runGuest(parse(process.argv.slice(2)))
+  } catch (error) {
+    process.stderr.write(`vmchannel guest: ${describeError(error)}\n`)
+    process.exitCode = error instanceof VmchannelError ? EXIT_CODES[error.code] : 1
+  }
+}
+
+function parse(words: string[]): GuestOptions {
+  try {
+    const flag = { type: 'boolean' } as const
+    const { values } = parseArgs({
+      args: words,
+      options: { device: { type: 'string' }, share: flag, force: flag, quiet: flag },
+    })
+    const { quiet, ...rest } = values
+    return { ...rest, log: stderrLog(quiet) }
+  } catch (cause) {
+    throw new VmchannelError('ERR_VMCHANNEL_USAGE', (cause as Error).message, { cause, hint: USAGE.trim() })
+  }
+}
+
+const program = process.argv[1]
+if (program !== undefined && realpathSync(program) === import.meta.filename) await main()

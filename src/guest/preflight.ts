@@ -1,0 +1,119 @@
+/** What has to be in place before a device is taken over: looked at first, so that nothing is taken for nothing. */
+
+import { spawnSync } from 'node:child_process'
+import { existsSync, readdirSync, readlinkSync } from 'node:fs'
+import { release } from 'node:os'
+import { join } from 'node:path'
+import {
+  driverLoaded,
+  driverOf,
+  findConsoleFunctions,
+  isConsole,
+  pciFunction,
+  type PciFunction,
+} from '../driver/attach/pci-sysfs.ts'
+import { VmchannelError } from '../errors.ts'
+
+/** Drivers that a device may be with when we come. */
+const OURS_TO_TAKE = ['virtio-pci', 'uio_pci_generic', 'vfio-pci']
+
+export function checkRoot(): void {
+  if (process.platform !== 'linux')
+    throw new VmchannelError('ERR_VMCHANNEL_PLATFORM', `this runs inside a Linux guest, not on ${process.platform}`)
+  if (process.geteuid?.() === 0) return
+  throw new VmchannelError(
+    'ERR_VMCHANNEL_PLATFORM',
+    `driving a device takes root; this is user ${process.geteuid?.()}`,
+    {
+      hint: 'Start it with sudo, or as a service of the system.',
+    },
+  )
+}
+
+/** Loads a kernel module where `there` says that it is missing; VmchannelError names it and its package. */
+export function needModule(name: string, there: () => boolean): void {
+  if (there()) return
+  const tried = spawnSync('modprobe', [name], { stdio: 'ignore' })
+  if (there()) return
+  const kernel = release()
+  const why = tried.error ? 'modprobe cannot be started' : `modprobe ${name} ended with ${tried.status}`
+  throw new VmchannelError('ERR_VMCHANNEL_PLATFORM', `kernel module ${name} is not loaded: ${why}`, {
+    hint:
+      `This kernel is ${kernel}. Debian has the module in linux-image-${kernel}, Ubuntu in linux-modules-extra-${kernel}, ` +
+      `Fedora in kernel-modules.`,
+  })
+}
+
+export function checkModules(driver: string): void {
+  needModule(driver.replaceAll('-', '_'), () => driverLoaded(driver))
+  needModule('cuse', () => existsSync('/dev/cuse'))
+}
+
+/** The device to drive: the one named, or the first that is there. */
+export function chooseDevice(wanted: string | undefined): PciFunction {
+  if (wanted !== undefined) {
+    const pci = pciFunction(wanted)
+    if (isConsole(pci)) return pci
+    const id = [pci.vendor, pci.device].map((n) => n.toString(16).padStart(4, '0')).join(':')
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_NOT_FOUND',
+      `${pci.bdf} is ${id}, not a virtio console (1af4:1043 or 1af4:1003)`,
+    )
+  }
+  const [first] = findConsoleFunctions()
+  if (first) return first
+  throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', 'this machine has no virtio-serial device on PCI', {
+    hint: 'Give it one on the host: vmchannel qemu -virtioserial …, or -device virtio-serial-pci.',
+  })
+}
+
+/** Refuses a device that somebody else uses, before it is taken away from them. */
+export function checkFree(pci: PciFunction): void {
+  const driver = driverOf(pci)
+  if (driver !== undefined && !OURS_TO_TAKE.includes(driver))
+    throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `${pci.bdf} is bound to ${driver}`, {
+      hint: `Give it back first: echo ${pci.bdf} >${join(pci.path, 'driver', 'unbind')}`,
+    })
+  const users = openPorts(pci)
+  if (users.length === 0) return
+  throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `${pci.bdf} is in use: ${users.join(', ')}`, {
+    hint: 'End those programs, or take it all the same with --force: they will see their ports go.',
+  })
+}
+
+/** "/dev/vport0p1 by 123 (spice-vdagentd)", for each open port of the device. */
+function openPorts(pci: PciFunction): string[] {
+  const nodes = portNodes(pci)
+  if (nodes.size === 0) return []
+  const users: string[] = []
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    for (const fd of list(`/proc/${pid}/fd`)) {
+      const target = link(`/proc/${pid}/fd/${fd}`)
+      if (target !== undefined && nodes.has(target)) users.push(`${target} by process ${pid}`)
+    }
+  }
+  return users
+}
+
+function portNodes(pci: PciFunction): Set<string> {
+  const nodes = new Set<string>()
+  for (const virtio of list(pci.path).filter((name) => /^virtio\d+$/.test(name)))
+    for (const port of list(join(pci.path, virtio, 'virtio-ports'))) nodes.add(`/dev/${port}`)
+  return nodes
+}
+
+function list(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch {
+    return []
+  }
+}
+
+function link(path: string): string | undefined {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * A device of this guest under our driver, from taking it over to giving it back. Called by main.ts; usable from any
+ * program that is root in a guest.
+ */
+
+import { giveBack, type PciFunction } from '../driver/attach/pci-sysfs.ts'
+import { attachUio, UIO_DRIVER, type UioDevice } from '../driver/attach/uio/attach.ts'
+import { ConsoleDriver } from '../driver/console.ts'
+import { PeerFault, VmchannelError } from '../errors.ts'
+import { SILENT, type Log } from '../log.ts'
+import { PortBoard } from './board.ts'
+import { checkFree, checkModules, checkRoot, chooseDevice } from './preflight.ts'
+
+export interface GuestOptions {
+  /** Address of the device, as lspci prints it; default: the first virtio-serial device. */
+  device?: string
+  /** Several programs may have a port open at a time. */
+  share?: boolean
+  /** Take the device even though programs have its ports open. */
+  force?: boolean
+  log?: Log
+}
+
+export interface GuestSession {
+  /** Address of the device. */
+  readonly device: string
+  /** Paths of the character devices that are there now, by port id. */
+  readonly nodes: ReadonlyMap<number, string>
+  readonly driver: ConsoleDriver
+  /** Resolves when it is over: stopped, or the device is gone; rejects when the device cannot be driven any more. */
+  readonly ended: Promise<void>
+  /** Ends all ports, resets the device and gives it back to the kernel. */
+  stop(): Promise<void>
+}
+
+/** Times a device that asks for a reset gets one before it is given up. */
+const RESETS = 5
+/** Time for what programs have written to reach the host, when the device is given back. */
+const QUIESCE_MS = 1000
+
+/** Takes a device over and shows its ports. Throws VmchannelError. */
+export function startGuest(options: GuestOptions = {}): GuestSession {
+  const log = options.log ?? SILENT
+  checkRoot()
+  const pci = chooseDevice(options.device)
+  if (!options.force) checkFree(pci)
+  checkModules(UIO_DRIVER)
+  return new Session(pci, options, log)
+}
+
+class Session implements GuestSession {
+  readonly device: string
+  readonly driver: ConsoleDriver
+  readonly ended: Promise<void>
+  readonly #pci: PciFunction
+  readonly #log: Log
+  readonly #board: PortBoard
+  readonly #attachment: UioDevice
+  #over: { resolve: () => void; reject: (error: Error) => void } | undefined
+  #stopping: Promise<void> | undefined
+  #resets = 0
+
+  constructor(pci: PciFunction, options: GuestOptions, log: Log) {
+    this.device = pci.bdf
+    this.#pci = pci
+    this.#log = log
+    this.#board = new PortBoard({ log, ...(options.share === undefined ? {} : { share: options.share }) })
+    this.ended = new Promise((resolve, reject) => (this.#over = { resolve, reject }))
+    // Nobody has to wait for it.
+    this.ended.catch(() => {})
+    try {
+      this.#attachment = attachUio(pci, { onGone: () => this.#gone() })
+      const { transport, pool } = this.#attachment
+      this.driver = new ConsoleDriver(transport, pool, {
+        log,
+        defer: setImmediate,
+        onPort: (event) => this.#board.handle(event),
+        onNeedsReset: () => setImmediate(() => this.#reset()),
+        onFailed: (error) => setImmediate(() => this.#fail(error)),
+      })
+      this.driver.start()
+    } catch (error) {
+      this.#release()
+      if (error instanceof PeerFault)
+        throw new VmchannelError('ERR_VMCHANNEL_INTERNAL', `${pci.bdf}: ${error.message}`, { cause: error })
+      throw error
+    }
+    log.info(`${this.#attachment.label}: ${this.driver.maxPorts} ports at most`)
+  }
+
+  get nodes(): ReadonlyMap<number, string> {
+    return this.#board.nodes
+  }
+
+  stop(): Promise<void> {
+    return (this.#stopping ??= this.#stop())
+  }
+
+  async #stop(): Promise<void> {
+    const deadline = Date.now() + QUIESCE_MS
+    while (this.driver.running && this.driver.ports.some((port) => port.unsent > 0) && Date.now() < deadline)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    this.#end()
+    this.#over?.resolve()
+  }
+
+  #end(): void {
+    try {
+      this.driver.stop()
+    } catch (error) {
+      // It does not finish its reset, or is gone; the kernel resets it once more when it takes it back.
+      this.#log.warn(error instanceof Error ? error.message : String(error))
+    }
+    this.#release()
+  }
+
+  #release(): void {
+    this.#attachment?.detach()
+    const driver = giveBack(this.#pci)
+    if (driver !== undefined) this.#log.info(`${this.#pci.bdf} is given back to ${driver}`)
+  }
+
+  #reset(): void {
+    if (this.#stopping || !this.driver.running) return
+    if (++this.#resets > RESETS) return this.#fail(new PeerFault(`the device asked for a reset ${RESETS} times`))
+    try {
+      this.driver.restart()
+    } catch (error) {
+      this.#fail(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+
+  #fail(error: Error): void {
+    if (this.#stopping) return
+    this.#stopping = this.ended
+    this.#end()
+    this.#over?.reject(
+      new VmchannelError('ERR_VMCHANNEL_INTERNAL', `${this.#pci.bdf}: ${error.message}`, {
+        cause: error,
+        hint: 'The device broke the rules of virtio; its log, or that of QEMU, may say why.',
+      }),
+    )
+  }
+
+  /** Unplugged, or taken away by hand. */
+  #gone(): void {
+    if (this.#stopping) return
+    this.#log.warn(`${this.#pci.bdf} is gone`)
+    this.#stopping = this.ended
+    this.#end()
+    this.#over?.resolve()
+  }
+}
