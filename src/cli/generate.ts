@@ -1,4 +1,4 @@
-/** Writes the files of the package that are made from the command table: man page and completions. `npm run generate`. */
+/** Writes the files of the package that are made from the command table: man page and completions. `node dist/src/cli/generate.js`. */
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'

@@ -11,7 +11,7 @@ import { TOPICS } from './topics.ts'
 
 export function manPage(): string {
   const lines = [
-    `.\\" Made from the command table: npm run generate`,
+    `.\\" Made from the command table: node dist/src/cli/generate.js`,
     `.TH VMCHANNEL 1 "" "vmchannel ${VERSION}" "User Commands"`,
     '.SH NAME',
     `vmchannel, vmchannel\\-qemu \\- ${escape(ROOT.summary)}`,

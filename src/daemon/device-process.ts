@@ -9,13 +9,7 @@ import { VmchannelError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { PortSpec } from '../port-spec.ts'
 import { ControlServer } from './control-server.ts'
-import {
-  CONTROL_SOCKET,
-  type ControlEvent,
-  type DaemonConfig,
-  type VmInfo,
-  type VmOptions,
-} from './protocol.ts'
+import { CONTROL_SOCKET, type ControlEvent, type DaemonConfig, type VmInfo, type VmOptions } from './protocol.ts'
 import { makeOwnDir, makePrivateDir, removeDir } from './state-dir.ts'
 import { Vm } from './vm.ts'
 
@@ -34,6 +28,7 @@ export class DeviceProcess {
   readonly #vms = new Map<string, Vm>()
   /** Names of VMs that are being started. */
   readonly #starting = new Set<string>()
+  readonly #stopStarts = new AbortController()
   #control: ControlServer | undefined
   #stateDir = ''
   #madeDir = false
@@ -97,7 +92,8 @@ export class DeviceProcess {
         emit: (event: Omit<ControlEvent, 'time'>) => this.#emit(event),
         detached: () => !this.attached && this.#hooks.deserted(),
       }
-      const vm = await Vm.start(name, options, context, signal)
+      const stop = this.#stopStarts.signal
+      const vm = await Vm.start(name, options, context, signal ? AbortSignal.any([signal, stop]) : stop)
       if (this.#closed) {
         vm.close()
         throw new VmchannelError('ERR_VMCHANNEL_CLOSED', 'the device process is ending')
@@ -126,8 +122,13 @@ export class DeviceProcess {
       })
     const vm = this.#vms.get(name ?? names[0] ?? '')
     if (vm) return vm
-    const what = name === undefined ? 'this device process has no VM' : `there is no VM "${name}" in this device process`
-    throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', what, names.length === 0 ? {} : { hint: `it has: ${names.join(', ')}` })
+    const what =
+      name === undefined ? 'this device process has no VM' : `there is no VM "${name}" in this device process`
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_NOT_FOUND',
+      what,
+      names.length === 0 ? {} : { hint: `it has: ${names.join(', ')}` },
+    )
   }
 
   /** The VMs that a request is about: the named one, or all. */
@@ -142,6 +143,7 @@ export class DeviceProcess {
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    this.#stopStarts.abort()
     const steps = [...this.#vms.values()].map((vm) => () => vm.close())
     for (const step of [() => this.#control?.close(), ...steps])
       try {

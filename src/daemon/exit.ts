@@ -44,7 +44,8 @@ export class Exit {
     }
     // Terminals are put back by exit handlers.
     process.emit('exit', status)
+    // What was on its way when it was given up (a VM that waits for a peer) closes what it has opened in this turn.
     // Not process.exit(): that waits for threads, and one may hang in a file system that does not answer.
-    exitNow(status)
+    setImmediate(() => exitNow(status))
   }
 }

@@ -69,6 +69,7 @@ describe('vmchannel qemu with a guest', () => {
 
   it('is QEMU itself under the process id of the wrapper', () => {
     expect(readFileSync(`/proc/${machine.pid}/cmdline`, 'latin1')).toContain('qemu-system-x86_64')
+    expect(machine.stderr).toMatch(/^vmchannel\[\d+\]: .*VMM attached$/m)
   })
 
   it('gives the guest /dev/vmch0 and carries bytes both ways', async () => {
