@@ -24,7 +24,10 @@ import {
 
 export interface UnixSpec {
   kind: 'unix'
-  path: string
+  /** Either a path, or `fd`. */
+  path?: string
+  /** A socket that the device process was started with: listening, or with server=off connected. */
+  fd?: number
   /** Listen (the default) or connect. */
   server?: boolean
   /** Opening waits for the first peer. */
@@ -114,7 +117,12 @@ const socketFields: readonly Field[] = [
 
 /** The options of each kind; the first field is what stands behind the colon. */
 const KINDS: Readonly<Record<ChardevKind, readonly Field[]>> = {
-  unix: [{ ...pathField, type: socketPath }, ...socketFields, { key: 'mode', word: 'mode', type: mode }],
+  unix: [
+    { key: 'path', word: 'path', type: socketPath },
+    ...socketFields,
+    { key: 'mode', word: 'mode', type: mode },
+    { key: 'fd', word: 'fd', type: integer(3, 65535) },
+  ],
   tcp: [
     { key: 'host', word: 'host', type: host },
     { key: 'port', word: 'port', type: integer(0, 65535), required: true },
@@ -203,6 +211,10 @@ function checkSocket(spec: UnixSpec | TcpSpec, argument: string): void {
     throw usage(`${argument}: reconnect is for a back end that connects`, 'add server=off, or leave reconnect out')
   if (!listens && spec.wait) throw usage(`${argument}: wait=on is for a back end that listens`, 'leave wait out')
   if (spec.kind === 'unix') {
+    if ((spec.path === undefined) === (spec.fd === undefined))
+      throw usage(`${argument}: a unix socket needs a path, or the number of a descriptor`, 'write e.g. unix:/run/vm.sock')
+    if (spec.fd !== undefined && (spec.mode !== undefined || spec.reconnectMs))
+      throw usage(`${argument}: mode and reconnect do not go with fd`, 'leave them out')
     if (!listens && spec.mode !== undefined)
       throw usage(`${argument}: mode is for a back end that listens`, 'leave mode out')
     return

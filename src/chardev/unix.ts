@@ -4,7 +4,7 @@
 
 import { chmodSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
-import { connectUnix, listenUnix } from '../ffi/unix-listen.ts'
+import { adoptListener, connectUnix, listenUnix, type UnixListener } from '../ffi/unix-listen.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { dial } from './dialer.ts'
 import { HALF_CLOSE_MS } from './fd-end.ts'
@@ -14,21 +14,34 @@ import { formatChardevSpec, type UnixSpec } from './spec.ts'
 export async function openUnix(spec: UnixSpec, end: ChardevEnd, signal?: AbortSignal): Promise<Chardev> {
   const label = formatChardevSpec(spec)
   const halfCloseMs = spec.halfCloseMs ?? HALF_CLOSE_MS
+  const { path, fd } = spec
   if (spec.server === false) {
-    const connect = async (): Promise<number> => connectUnix(spec.path)
-    return dial(end, { label, halfCloseMs, target: spec.path, connect, reconnectMs: spec.reconnectMs ?? 0 }, signal)
+    let given = fd
+    const connect = async (): Promise<number> => {
+      if (path !== undefined) return connectUnix(path)
+      // A connection that was handed over cannot be made again.
+      if (given === undefined) throw new VmchannelError('ERR_VMCHANNEL_CLOSED', `${label}: its peer has gone for good`)
+      const once = given
+      given = undefined
+      return once
+    }
+    const target = path ?? label
+    return dial(end, { label, halfCloseMs, target, connect, reconnectMs: spec.reconnectMs ?? 0 }, signal)
   }
-  const source = listenUnix(spec.path)
-  try {
-    // Made for the owner alone; only ever widened.
-    if (spec.mode !== undefined && spec.mode !== 0o600) chmodSync(spec.path, spec.mode)
-  } catch (cause) {
-    source.close()
-    throw new VmchannelError('ERR_VMCHANNEL_CHARDEV', `${spec.path}: cannot set mode 0${spec.mode!.toString(8)}`, {
-      cause,
-    })
-  }
-  const slot = listeningSlot(end, source, { label, halfCloseMs })
+  const slot = listeningSlot(end, listen(spec), { label, halfCloseMs })
   if (spec.wait) await waitForPeer(slot, signal)
   return slot.start()
+}
+
+function listen({ path, fd, mode }: UnixSpec): UnixListener {
+  if (path === undefined) return adoptListener(fd!)
+  const source = listenUnix(path)
+  try {
+    // Made for the owner alone; only ever widened.
+    if (mode !== undefined && mode !== 0o600) chmodSync(path, mode)
+    return source
+  } catch (cause) {
+    source.close()
+    throw new VmchannelError('ERR_VMCHANNEL_CHARDEV', `${path}: cannot set mode 0${mode!.toString(8)}`, { cause })
+  }
 }

@@ -25,17 +25,17 @@ export async function linkToPort(controlSocket: string, port: PortInfo): Promise
     const { socket } = await attachPort(controlSocket, { vm: port.vm, port: port.port })
     return socketLink(socket)
   }
-  if (port.hostConnected && spec.kind !== 'pty')
-    throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `${what} has somebody at ${port.chardev} already`, {
-      hint: 'one at a time: end the other connection first',
-    })
   if (spec.kind === 'pty' && port.place !== null) return ptyLink(port.place)
-  const listens = (spec.kind === 'unix' || spec.kind === 'tcp') && (spec.server ?? true)
-  if (!listens)
+  const known = spec.kind === 'tcp' || (spec.kind === 'unix' && spec.path !== undefined)
+  if (!known || spec.server === false)
     throw new VmchannelError('ERR_VMCHANNEL_PORT', `${what} leads to ${port.chardev}: nothing to connect to`, {
       hint: 'connect takes ports that lead to attach, pty, or a unix or tcp socket that listens',
     })
-  if (spec.kind === 'unix') return socketLink(await dial({ path: spec.path }, what))
+  if (port.hostConnected)
+    throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `${what} has somebody at ${port.chardev} already`, {
+      hint: 'one at a time: end the other connection first',
+    })
+  if (spec.kind === 'unix') return socketLink(await dial({ path: spec.path! }, what))
   const bound = /:(\d+)$/.exec(port.place ?? '')?.[1]
   const host = spec.host === undefined || /^(0\.0\.0\.0|::)?$/.test(spec.host) ? 'localhost' : spec.host
   return socketLink(await dial({ host, port: bound === undefined ? spec.port : Number(bound) }, what))

@@ -84,7 +84,7 @@ function prepare(
 }
 
 function placeOf(chardev: Plan['devices'][number]['ports'][number]['chardev']): string {
-  if (chardev.kind === 'unix') return chardev.path
+  if (chardev.kind === 'unix') return chardev.path ?? `descriptor ${chardev.fd}`
   return chardev.kind === 'tcp' ? `${chardev.host ?? 'localhost'}:${chardev.port}` : chardev.kind
 }
 

@@ -5,7 +5,7 @@
 
 import { isAttach, type AttachChardev } from '../chardev/attach.ts'
 import { VmchannelError } from '../errors.ts'
-import { checkPortSpec } from '../port-spec.ts'
+import { checkPortSpec, type PortSpec } from '../port-spec.ts'
 import { VERSION } from '../version.ts'
 import type { DeviceProcess } from './device-process.ts'
 import { PROTOCOL_VERSION, type Method, type Methods, type PortInfo } from './protocol.ts'
@@ -18,13 +18,14 @@ const NOTHING: Record<string, never> = {}
 export const METHODS: { readonly [M in Exclude<Method, 'port.attach' | 'subscribe'>]: Handler<M> } = {
   hello: ({ stateDir }) => ({ version: VERSION, protocol: PROTOCOL_VERSION, pid: process.pid, stateDir }),
   'vm.list': ({ vms }) => vms,
-  'vm.add': (device, params, signal) => device.addVm(params, signal),
+  'vm.add': (device, params, signal) =>
+    device.addVm({ ...params, ports: (params.ports ?? []).map((spec, i) => fromClient(spec, `port ${i + 1}`)) }, signal),
   'vm.remove': (device, { vm }) => {
     device.removeVm(vm)
     return NOTHING
   },
   'port.list': (device, { vm: name }) => device.select(name).flatMap((vm) => vm.ports.map((port) => vm.portInfo(port))),
-  'port.add': (device, { vm, spec }, signal) => device.vm(vm).addPort(checkPortSpec(spec, 'port'), signal),
+  'port.add': (device, { vm, spec }, signal) => device.vm(vm).addPort(fromClient(spec, 'port'), signal),
   'port.remove': (device, { vm, port }) => {
     device.vm(vm).removePort(port)
     return NOTHING
@@ -42,6 +43,16 @@ export const METHODS: { readonly [M in Exclude<Method, 'port.attach' | 'subscrib
     setImmediate(() => device.stop())
     return NOTHING
   },
+}
+
+/** What a client may ask for: descriptors by number are those that the process was started with, and none of its business. */
+function fromClient(source: string | PortSpec, argument: string): PortSpec {
+  const spec = checkPortSpec(source, argument)
+  if (spec.chardev.kind === 'unix' && spec.chardev.fd !== undefined)
+    throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${argument}: fd is for ports that a device process starts with`, {
+      hint: 'give a path',
+    })
+  return spec
 }
 
 /** The back end that a connection can take the place of the peer of, while there is none. */

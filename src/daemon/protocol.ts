@@ -12,6 +12,7 @@
  */
 
 import type { PortCounters } from '../device/counters.ts'
+import type { PortEventName } from '../device/port-settings.ts'
 import type { ErrorCode } from '../errors.ts'
 import type { PortSpec } from '../port-spec.ts'
 import type { ResizeOrder } from '../spec/console.ts'
@@ -92,13 +93,7 @@ export interface Methods {
 export type Method = keyof Methods
 
 export type EventName =
-  | 'guest-open'
-  | 'guest-close'
-  | 'host-connect'
-  | 'host-disconnect'
-  | 'port-ready'
-  | 'port-added'
-  | 'port-removed'
+  | PortEventName
   | 'vmm-attached'
   | 'vmm-detached'
   | 'driver-started'

@@ -27,6 +27,10 @@ const listenFunction = declare('int listen(int fd, int backlog)')
 const connectFunction = declare('int connect(int fd, void *address, unsigned int len)')
 const acceptFunction = declare('int accept4(int fd, void *address, void *len, int flags)')
 
+const getsockoptFunction = declare('int getsockopt(int fd, int level, int name, void *value, void *len)')
+
+const SOL_SOCKET = 1
+const SO_ACCEPTCONN = 30
 const AF_UNIX = 1
 const SOCK_STREAM = 1
 const SOCK_NONBLOCK = 0o4000
@@ -63,6 +67,18 @@ export function listenUnix(path: string, backlog = 8): UnixListener {
     closeFd(fd)
     throw error
   }
+}
+
+/** A listening socket that somebody else made and handed to this process; its path stays theirs. */
+export function adoptListener(fd: number): UnixListener {
+  const name = `descriptor ${fd}`
+  const listening = new Int32Array(1)
+  const len = new Uint32Array([4])
+  if (getsockoptFunction(fd, SOL_SOCKET, SO_ACCEPTCONN, bytesOf(listening), bytesOf(len)) === -1 || listening[0] !== 1)
+    throw new VmchannelError('ERR_VMCHANNEL_CHARDEV', `${name} is not a listening socket of this process`, {
+      hint: 'pass a socket that listens, and do not mark it close-on-exec; with server=off a connected one',
+    })
+  return { fd, path: name, accept: () => acceptOne(fd, name), close: () => closeFd(fd) }
 }
 
 /** Connects to `path`; returns the fd, non-blocking and close-on-exec. Throws VmchannelError. */
@@ -159,4 +175,8 @@ function bindError(path: string, code: number): VmchannelError {
 
 function usage(message: string, hint?: string): VmchannelError {
   return new VmchannelError('ERR_VMCHANNEL_USAGE', message, hint ? { hint } : {})
+}
+
+function bytesOf(words: Int32Array | Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer)
 }
