@@ -212,7 +212,7 @@ function checkSocket(spec: UnixSpec | TcpSpec, argument: string): void {
   if (!listens && spec.wait) throw usage(`${argument}: wait=on is for a back end that listens`, 'leave wait out')
   if (spec.kind === 'unix') {
     if ((spec.path === undefined) === (spec.fd === undefined))
-      throw usage(`${argument}: unix needs path, or fd, and not both`, 'write e.g. unix:/run/vm.sock')
+      throw usage(`${argument}: unix needs path, or fd, and not both`, 'give a path, e.g. unix:/run/vm.sock')
     if (spec.fd !== undefined && (spec.mode !== undefined || spec.reconnectMs))
       throw usage(`${argument}: mode and reconnect do not go with fd`, 'leave them out')
     if (!listens && spec.mode !== undefined)
