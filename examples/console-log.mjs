@@ -11,7 +11,8 @@ const start = Date.now()
 let count = 0
 lines.on('line', (line) => {
   count++
-  if (/Linux version|virtio|vmchannel/.test(line)) console.log(`+${((Date.now() - start) / 1000).toFixed(2)} ${line.trimEnd()}`)
+  if (/Linux version|virtio|vmchannel/.test(line))
+    console.log(`+${((Date.now() - start) / 1000).toFixed(2)} ${line.trimEnd()}`)
   if (line.includes('that is all')) lines.close()
 })
 

@@ -20,12 +20,17 @@ await port.waitForGuest()
 
 const there = createHash('sha256')
 const start = performance.now()
-await pipeline(createReadStream(file), async function* (chunks) {
-  for await (const chunk of chunks) {
-    there.update(chunk)
-    yield chunk
-  }
-}, port, { end: false })
+await pipeline(
+  createReadStream(file),
+  async function* (chunks) {
+    for await (const chunk of chunks) {
+      there.update(chunk)
+      yield chunk
+    }
+  },
+  port,
+  { end: false },
+)
 const sum = there.digest('hex')
 
 // The guest's line with the checksum, then the file again.

@@ -10,7 +10,9 @@ import { once } from 'node:events'
 export async function startGuest(device, { append = '' } = {}) {
   if (process.env.QEMU) {
     const [file, ...words] = process.env.QEMU.split(' ')
-    const qemu = spawn(file, [...words, ...device.memoryArgs(process.env.MEMORY ?? '1G'), ...device.qemuArgs], { stdio: 'inherit' })
+    const qemu = spawn(file, [...words, ...device.memoryArgs(process.env.MEMORY ?? '1G'), ...device.qemuArgs], {
+      stdio: 'inherit',
+    })
     return {
       run: (command) => console.error(`in the guest, as root:  ${command}`),
       close: async () => qemu.kill() && once(qemu, 'exit'),
@@ -22,6 +24,11 @@ export async function startGuest(device, { append = '' } = {}) {
     import('../dist/lab/fetch/kernel.js'),
   ])
   const args = [...device.memoryArgs('256M'), ...device.qemuArgs]
-  const machine = await Machine.boot({ qemu: (await ensureQemu()).path, kernel: await ensureKernel('6.1'), args, append })
+  const machine = await Machine.boot({
+    qemu: (await ensureQemu()).path,
+    kernel: await ensureKernel('6.1'),
+    args,
+    append,
+  })
   return { run: (command) => void machine.spawn(command), close: () => machine.close() }
 }

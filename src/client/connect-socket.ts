@@ -9,7 +9,11 @@ const REASONS: Readonly<Record<string, readonly [ErrorCode, string, string]>> = 
   ENOTSOCK: ['ERR_VMCHANNEL_NOT_FOUND', 'this is not a socket', 'name the control socket of a device process'],
   ECONNREFUSED: ['ERR_VMCHANNEL_NOT_FOUND', 'its device process is gone', 'start it again; the socket is a leftover'],
   EAGAIN: ['ERR_VMCHANNEL_CONTROL', 'too many others wait for it', 'try again later'],
-  EACCES: ['ERR_VMCHANNEL_CONTROL', 'no permission', 'only the user who started the device process, and root, may connect'],
+  EACCES: [
+    'ERR_VMCHANNEL_CONTROL',
+    'no permission',
+    'only the user who started the device process, and root, may connect',
+  ],
 }
 
 export function connectSocket(path: string, options: WaitOptions): Promise<Socket> {
@@ -22,7 +26,9 @@ export function connectSocket(path: string, options: WaitOptions): Promise<Socke
     })
     const failed = (cause: NodeJS.ErrnoException): void => {
       const [code, why, hint] = REASONS[cause.code ?? ''] ?? ['ERR_VMCHANNEL_CONTROL', cause.message, undefined]
-      reject(new VmchannelError(code, `cannot connect to ${path}: ${why}`, hint === undefined ? { cause } : { cause, hint }))
+      reject(
+        new VmchannelError(code, `cannot connect to ${path}: ${why}`, hint === undefined ? { cause } : { cause, hint }),
+      )
     }
     socket.once('error', failed)
     return () => {

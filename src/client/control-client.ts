@@ -79,19 +79,28 @@ export class ControlClient {
   }
 
   /** Calls back for each event from here on. Events that were lost are told by a `lost` event. */
-  async subscribe(listener: (event: ControlEvent) => void, { vm, ...options }: WaitOptions & { vm?: string } = {}): Promise<void> {
+  async subscribe(
+    listener: (event: ControlEvent) => void,
+    { vm, ...options }: WaitOptions & { vm?: string } = {},
+  ): Promise<void> {
     this.#onEvent.add(listener)
     await this.#request('subscribe', vm === undefined ? {} : { vm }, options)
   }
 
   /** Events from here on. A loop that is slower than they come misses some, and gets a `lost` event there. */
-  async *events({ signal, vm }: { signal?: AbortSignal; vm?: string } = {}): AsyncGenerator<ControlEvent, void, undefined> {
+  async *events({ signal, vm }: { signal?: AbortSignal; vm?: string } = {}): AsyncGenerator<
+    ControlEvent,
+    void,
+    undefined
+  > {
     const queue = new EventQueue()
     this.#queues.add(queue)
     try {
       await this.#request('subscribe', vm === undefined ? {} : { vm }, { signal })
       for (;;) {
-        const event = await wait<ControlEvent | undefined>('waiting for an event', { signal }, (resolve) => queue.next(resolve))
+        const event = await wait<ControlEvent | undefined>('waiting for an event', { signal }, (resolve) =>
+          queue.next(resolve),
+        )
         if (!event) return
         yield event
       }
@@ -138,7 +147,11 @@ export class ControlClient {
         return this.closed
       })
     } catch (error) {
-      this.#end(error instanceof VmchannelError ? error : new VmchannelError('ERR_VMCHANNEL_INTERNAL', String(error), { cause: error }))
+      this.#end(
+        error instanceof VmchannelError
+          ? error
+          : new VmchannelError('ERR_VMCHANNEL_INTERNAL', String(error), { cause: error }),
+      )
     }
   }
 

@@ -59,9 +59,13 @@ export async function findVm({ control, vm, signal }: Wanted = {}): Promise<{ co
   const list = (entries: typeof all): string =>
     entries.map((entry) => `${entry.vm} (process ${entry.pid}, ${entry.controlSocket})`).join(', ')
   if (first)
-    throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${fitting.length} VMs ${vm === undefined ? 'are running' : `are called "${vm}"`}: which one?`, {
-      hint: `name its VM or its control socket: ${list(fitting)}`,
-    })
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_USAGE',
+      `${fitting.length} VMs ${vm === undefined ? 'are running' : `are called "${vm}"`}: which one?`,
+      {
+        hint: `name its VM or its control socket: ${list(fitting)}`,
+      },
+    )
   if (all.length > 0)
     throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', `no VM is called "${vm}"`, { hint: `there is: ${list(all)}` })
   throw new VmchannelError(

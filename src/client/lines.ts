@@ -31,7 +31,10 @@ export class LineReader {
     if (part.length === 0) return
     this.#len += part.length
     if (this.#len > REPLY_MAX)
-      throw new VmchannelError('ERR_VMCHANNEL_CONTROL', `the device process sent a line of more than ${REPLY_MAX} bytes`)
+      throw new VmchannelError(
+        'ERR_VMCHANNEL_CONTROL',
+        `the device process sent a line of more than ${REPLY_MAX} bytes`,
+      )
     this.#chunks.push(part)
   }
 }
@@ -47,7 +50,7 @@ export interface Reply {
 export function parseReply(line: string): Reply {
   try {
     const value: unknown = JSON.parse(line)
-    if (typeof value === 'object' && value !== null) return value as Reply
+    if (typeof value === 'object' && value !== null) return value
   } catch {
     // said below
   }

@@ -19,7 +19,7 @@ export interface StartOptions {
   /** In a session of its own, so that signals of this terminal do not reach it. */
   detached?: boolean
   signal?: AbortSignal
-  /** How long it may take; ports that wait for their peer (`wait=on`) count. Default 30 s, or none with such ports. */
+  /** How long it may take, 0 for ever: ports that wait for their peer (`wait=on`) take their time. Default 30 s. */
   timeoutMs?: number
   /** Descriptors for a `stdio` port: become config.terminal. */
   terminal?: { input: number; output: number }
@@ -91,7 +91,8 @@ function readAnswer(child: ChildProcess, { signal, timeoutMs = START_TIMEOUT_MS 
   const stdout = child.stdout as Readable
   return new Promise((resolve, reject) => {
     let text = ''
-    const timer = setTimeout(() => fail('ERR_VMCHANNEL_TIMEOUT', `it was not ready within ${timeoutMs / 1000} s`), timeoutMs)
+    const late = (): void => fail('ERR_VMCHANNEL_TIMEOUT', `it was not ready within ${timeoutMs / 1000} s`)
+    const timer = timeoutMs === 0 ? undefined : setTimeout(late, timeoutMs)
     const abort = (): void => settle(() => reject(aborted('starting the device process', signal)))
     const settle = (done: () => void): void => {
       clearTimeout(timer)

@@ -15,7 +15,10 @@ const PLACES = [0, 0x7000, 0x9f000, 0x10_0000, 0x20_0000, 0x100_0000, 0x100_1000
 const SPREAD = 16
 
 /** 'different' as soon as one place is; 'unknown' where all that was looked at is empty. */
-export async function probeCoherency(server: VfioUserServer, memory: GuestMemory): Promise<'same' | 'different' | 'unknown'> {
+export async function probeCoherency(
+  server: VfioUserServer,
+  memory: GuestMemory,
+): Promise<'same' | 'different' | 'unknown'> {
   for (const address of places(memory)) {
     const found = await server.checkCoherent(address, PROBE_LEN)
     if (found !== 'unknown') return found

@@ -204,7 +204,10 @@ export class ControlConnection {
     const known = error instanceof VmchannelError
     // A request that cannot be done is the asker's business; what we did not foresee is ours as well.
     if (!known) this.#device.log.error(`a request failed: ${error instanceof Error ? error.stack : String(error)}`)
-    const reply: ControlError = { code: known ? error.code : 'ERR_VMCHANNEL_INTERNAL', message: known ? error.message : describeError(error) }
+    const reply: ControlError = {
+      code: known ? error.code : 'ERR_VMCHANNEL_INTERNAL',
+      message: known ? error.message : describeError(error),
+    }
     if (known && error.hint !== undefined) reply.hint = error.hint
     this.#say({ id, error: reply })
   }
@@ -224,7 +227,8 @@ function parseRequest(line: Buffer): Request | string {
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return 'a request is a JSON object'
   const { id, method, params = {} } = value as Record<string, unknown>
-  if (!(typeof id === 'number' || (typeof id === 'string' && id.length <= 64))) return 'a request has an id: a number or a short string'
+  if (!(typeof id === 'number' || (typeof id === 'string' && id.length <= 64)))
+    return 'a request has an id: a number or a short string'
   if (typeof method !== 'string') return 'a request names its method'
   return { id, method: method as Method, params }
 }

@@ -60,8 +60,14 @@ async function jsonEmitter(gate: Gate, journal: boolean): Promise<Emit> {
   const { pino } = await import('pino')
   const encoder = new TextEncoder()
   let level = 0
-  const stream = { write: (line: string) => gate.write(encoder.encode((journal ? `<${PRIORITIES[level]}>` : '') + line)) }
-  const options = { level: 'debug', base: { pid: process.pid }, formatters: { level: (label: string) => ({ level: label }) } }
+  const stream = {
+    write: (line: string) => gate.write(encoder.encode((journal ? `<${PRIORITIES[level]}>` : '') + line)),
+  }
+  const options = {
+    level: 'debug',
+    base: { pid: process.pid },
+    formatters: { level: (label: string) => ({ level: label }) },
+  }
   const logger = pino(options, stream)
   return (index, message) => {
     level = index

@@ -67,7 +67,10 @@ function takeStdio({ exitWith, terminal }: DaemonConfig): void {
   if (exitWith !== 'parent') silence(0)
   if (!terminal) return
   if (exitWith === 'parent')
-    throw new VmchannelError('ERR_VMCHANNEL_USAGE', 'configuration, terminal: standard input is the parent, it cannot be a port')
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_USAGE',
+      'configuration, terminal: standard input is the parent, it cannot be a port',
+    )
   redirect(terminal.input, 0)
   redirect(terminal.output, 1)
   for (const fd of new Set([terminal.input, terminal.output])) if (fd > 2) closeFd(fd)

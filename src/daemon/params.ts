@@ -61,7 +61,10 @@ export function checked(schema: v.GenericSchema, value: unknown, what: string): 
   if (result.success) return result.output
   const issue = result.issues[0]
   const place = v.getDotPath(issue)
-  throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${what}${place ? `, ${place}` : ''}: ${printable(issue.message, 300)}`)
+  throw new VmchannelError(
+    'ERR_VMCHANNEL_USAGE',
+    `${what}${place ? `, ${place}` : ''}: ${printable(issue.message, 300)}`,
+  )
 }
 
 export function checkConfig(text: string): DaemonConfig {

@@ -38,7 +38,10 @@ export function openStderr(fd: number = STDERR): Write {
 }
 
 /** Whether standard error is the one that the journal gave us: then lines may carry their priority. */
-export function isJournal(env: Readonly<Record<string, string | undefined>> = process.env, fd: number = STDERR): boolean {
+export function isJournal(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+  fd: number = STDERR,
+): boolean {
   const stream = env['JOURNAL_STREAM']
   if (!stream) return false
   try {

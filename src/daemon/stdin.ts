@@ -32,7 +32,8 @@ export async function readConfigText(): Promise<string> {
     if (done === undefined) return false
     chunks.push(chunk.subarray(0, done))
     len += done
-    if (len > CONFIG_MAX) throw new VmchannelError('ERR_VMCHANNEL_USAGE', `the configuration has more than ${CONFIG_MAX} bytes`)
+    if (len > CONFIG_MAX)
+      throw new VmchannelError('ERR_VMCHANNEL_USAGE', `the configuration has more than ${CONFIG_MAX} bytes`)
     return done === 0 || chunk.subarray(0, done).includes(10)
   }
   if (pollable(STDIN))
@@ -44,7 +45,7 @@ export async function readConfigText(): Promise<string> {
           resolve()
         } catch (error) {
           watch.close()
-          reject(error as Error)
+          reject(error)
         }
       })
       watch.want(true, false)

@@ -39,7 +39,10 @@ export async function createDevice(options: DeviceOptions = {}): Promise<Device>
   }
 }
 
-async function openStarted(started: StartedDevice, options: Pick<DeviceOptions, 'signal' | 'timeout'>): Promise<Device> {
+async function openStarted(
+  started: StartedDevice,
+  options: Pick<DeviceOptions, 'signal' | 'timeout'>,
+): Promise<Device> {
   const client = await ControlClient.connect(started.controlSocket, options)
   return Device.open(client, started.vms[0]!, started, options)
 }

@@ -41,8 +41,12 @@ export class DeviceLink {
     this.#owner = owner
   }
 
-  request<M extends RequestMethod>(method: M, params: WithoutVm<M>, options: WaitOptions): Promise<Methods[M]['result']> {
-    return this.client.request(method, { ...params, vm: this.vm } as Methods[M]['params'], options)
+  request<M extends RequestMethod>(
+    method: M,
+    params: WithoutVm<M>,
+    options: WaitOptions,
+  ): Promise<Methods[M]['result']> {
+    return this.client.request(method, { ...params, vm: this.vm }, options)
   }
 
   /** The handle of a port that the device process has just told us about. */
@@ -79,7 +83,8 @@ export class DeviceLink {
     if (event === 'port-removed') return this.#remove(port)
     const handle = this.handles.get(port)
     if (event === 'guest-open' || event === 'guest-close') handle?.update({ guestOpen: event === 'guest-open' })
-    else if (event === 'host-connect' || event === 'host-disconnect') handle?.update({ hostConnected: event === 'host-connect' })
+    else if (event === 'host-connect' || event === 'host-disconnect')
+      handle?.update({ hostConnected: event === 'host-connect' })
     else if (event === 'port-ready') handle?.emit('ready')
     else if (event === 'vmm-attached' || event === 'vmm-detached') {
       this.attached = event === 'vmm-attached'

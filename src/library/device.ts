@@ -43,7 +43,12 @@ export class Device extends EventEmitter<DeviceEvents> {
   #exited: Promise<void> = Promise.resolve()
 
   /** @internal */
-  static async open(client: ControlClient, info: VmInfo, process: StartedDevice | undefined, options: WaitOptions): Promise<Device> {
+  static async open(
+    client: ControlClient,
+    info: VmInfo,
+    process: StartedDevice | undefined,
+    options: WaitOptions,
+  ): Promise<Device> {
     const device = new Device(info, process)
     const owner = {
       event: (event: ControlEvent, port: PortHandle | undefined) => device.#event(event, port),
@@ -209,15 +214,24 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.#link.client.unref()
     this.#process?.process.unref()
     // A pipe to the child; its type does not say that it is a socket.
-    for (const pipe of [this.#process?.stdin, this.#process?.stderr]) (pipe as { unref?: () => void } | undefined)?.unref?.()
+    for (const pipe of [this.#process?.stdin, this.#process?.stderr])
+      (pipe as { unref?: () => void } | undefined)?.unref?.()
     return this
   }
 
   #event({ event, message = '' }: ControlEvent, port: PortHandle | undefined): void {
     if (event === 'problem') this.emit('problem', message)
-    else if (event === 'vmm-attached' || event === 'vmm-detached' || event === 'driver-started' || event === 'driver-reset')
+    else if (
+      event === 'vmm-attached' ||
+      event === 'vmm-detached' ||
+      event === 'driver-started' ||
+      event === 'driver-reset'
+    )
       this.emit(event)
-    else if (port && (event === 'port-added' || event === 'port-removed' || event === 'guest-open' || event === 'guest-close'))
+    else if (
+      port &&
+      (event === 'port-added' || event === 'port-removed' || event === 'guest-open' || event === 'guest-close')
+    )
       this.emit(event, port)
   }
 

@@ -51,9 +51,13 @@ export function sharedMemoryArgs(size: string | number): string[] {
   const match = typeof size === 'string' ? /^(\d+)([MGT])i?B?$/.exec(size) : undefined
   const mib = typeof size === 'number' ? size / 2 ** 20 : match ? Number(match[1]) * UNITS[match[2]!]! : Number.NaN
   if (!Number.isInteger(mib) || mib < 1)
-    throw new VmchannelError('ERR_VMCHANNEL_USAGE', `memory size ${JSON.stringify(size)} is not a whole number of MiB`, {
-      hint: 'e.g. "512M", "2G", or 536870912 for bytes',
-    })
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_USAGE',
+      `memory size ${JSON.stringify(size)} is not a whole number of MiB`,
+      {
+        hint: 'e.g. "512M", "2G", or 536870912 for bytes',
+      },
+    )
   const backend = `memory-backend-memfd,id=vmchannel-memory,size=${mib}M,share=on`
   return ['-m', `${mib}M`, '-object', backend, '-machine', 'memory-backend=vmchannel-memory']
 }

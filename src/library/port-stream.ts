@@ -100,7 +100,7 @@ export class PortStream extends Duplex {
 
   /** The same bytes as web streams, with the same back-pressure. The stream itself is theirs then. */
   web(): { readable: ReadableStream<Uint8Array>; writable: WritableStream<Uint8Array> } {
-    return Duplex.toWeb(this) as { readable: ReadableStream<Uint8Array>; writable: WritableStream<Uint8Array> }
+    return Duplex.toWeb(this)
   }
 
   /** Whether this stream alone keeps the program running. */

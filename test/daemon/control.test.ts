@@ -28,7 +28,10 @@ describe('control socket', () => {
   it('lists VMs and ports', async () => {
     const [vm] = await client.request('vm.list', {})
     expect(vm).toMatchObject({ vm: 'alpha', attached: false, started: false, maxPorts: 31, ports: 2, problem: null })
-    expect(JSON.parse(vm!.qemuArgs[1]!)).toEqual({ driver: 'vfio-user-pci', socket: { type: 'unix', path: vm!.socket } })
+    expect(JSON.parse(vm!.qemuArgs[1]!)).toEqual({
+      driver: 'vfio-user-pci',
+      socket: { type: 'unix', path: vm!.socket },
+    })
     const ports = await client.request('port.list', {})
     expect(ports.map(({ port, name, chardev }) => [port, name, chardev])).toEqual([
       [1, 'first', 'null'],
@@ -75,7 +78,9 @@ describe('control socket', () => {
     const vm = await client.request('vm.add', { ports: ['null,name=a'] })
     expect(vm).toMatchObject({ vm: 'vm0', ports: 1 })
     await expect(client.request('port.list', {})).resolves.toHaveLength(3)
-    await expect(client.request('port.add', { spec: 'null' })).rejects.toMatchObject({ hint: 'name one of: alpha, vm0' })
+    await expect(client.request('port.add', { spec: 'null' })).rejects.toMatchObject({
+      hint: 'name one of: alpha, vm0',
+    })
     await client.request('vm.remove', { vm: 'vm0' })
     const before = device.fds
     const bad = { ports: [`unix:${device.temp.path}/ok.sock`, 'unix:/no/such/dir/a.sock'] }

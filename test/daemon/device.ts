@@ -17,7 +17,13 @@ export class TestDevice {
 
   static async start(config: Partial<DaemonConfig> = {}, options: StartOptions = {}): Promise<TestDevice> {
     const device = new TestDevice()
-    const whole: DaemonConfig = { stateDir: device.stateDir, vms: [{ ports: [] }], exitWith: 'parent', logLevel: 'info', ...config }
+    const whole: DaemonConfig = {
+      stateDir: device.stateDir,
+      vms: [{ ports: [] }],
+      exitWith: 'parent',
+      logLevel: 'info',
+      ...config,
+    }
     device.started = await startDevice(whole, { stderr: 'pipe', ...options })
     device.started.stderr?.setEncoding('utf8').on('data', (text: string) => (device.log += text))
     return device
@@ -50,14 +56,11 @@ export class TestDevice {
 
   /** Kilobytes, by name of /proc/PID/status. */
   memory(name: string): number {
-    return Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(readFileSync(`/proc/${this.pid}/status`, 'utf8'))?.[1])
+    return statusOf(this.pid, name)
   }
 
-  /** Milliseconds of CPU since the start. */
   get cpu(): number {
-    const stat = readFileSync(`/proc/${this.pid}/stat`, 'utf8')
-    const [user, system] = stat.slice(stat.lastIndexOf(')')).split(' ').slice(12, 14).map(Number) as [number, number]
-    return (user + system) * 10
+    return cpuOf(this.pid)
   }
 
   async exit(): Promise<number | null> {
@@ -111,4 +114,16 @@ export async function until(condition: () => boolean | Promise<boolean>, timeout
     if (Date.now() > deadline) throw new Error(`not within ${timeout} ms: ${String(condition)}`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
+}
+
+/** Kilobytes, by name of /proc/PID/status. */
+export function statusOf(pid: number, name: string): number {
+  return Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+}
+
+/** Milliseconds of CPU since its start. */
+export function cpuOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const [user, system] = stat.slice(stat.lastIndexOf(')')).split(' ').slice(12, 14).map(Number) as [number, number]
+  return (user + system) * 10
 }

@@ -19,12 +19,15 @@ describe('a device process and a guest', () => {
 
   beforeAll(async () => {
     const [qemu, kernel] = [await ensureQemu(), await ensureKernel('6.1')]
-    device = await startDevice({
-      stateDir: join(temp.path, 'state'),
-      vms: [{ ports: [`unix:${temp.path}/a.sock,name=org.example.0`] }],
-      exitWith: 'vmm',
-      logLevel: 'info',
-    }, { detached: true })
+    device = await startDevice(
+      {
+        stateDir: join(temp.path, 'state'),
+        vms: [{ ports: [`unix:${temp.path}/a.sock,name=org.example.0`] }],
+        exitWith: 'vmm',
+        logLevel: 'info',
+      },
+      { detached: true },
+    )
     machine = await Machine.boot({
       qemu: qemu.path,
       kernel,

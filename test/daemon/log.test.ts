@@ -10,7 +10,9 @@ import { TempDir } from './temp-dir.ts'
 const temp = new TempDir()
 afterAll(() => temp.remove())
 
-async function logTo(options: Partial<LogOptions> = {}): Promise<{ log: Awaited<ReturnType<typeof openLog>>; text: () => string }> {
+async function logTo(
+  options: Partial<LogOptions> = {},
+): Promise<{ log: Awaited<ReturnType<typeof openLog>>; text: () => string }> {
   let text = ''
   const write = (line: Uint8Array): number => {
     text += Buffer.from(line).toString()
@@ -109,7 +111,7 @@ describe('standard error', () => {
     closeSync(fd)
   })
 
-  it('is the journal\'s only where the journal says so', () => {
+  it("is the journal's only where the journal says so", () => {
     const path = join(temp.path, 'journal')
     writeFileSync(path, '')
     const fd = openSync(path, 'a')

@@ -36,8 +36,10 @@ async function run(input: string): Promise<{ status: number | null; stdout: stri
 }
 
 async function attachVmm(socket: string): Promise<ChildProcess> {
-  const vmm = spawn(process.execPath, [join(import.meta.dirname, 'vmm-program.mjs'), socket], { stdio: ['ignore', 'pipe', 'inherit'] })
-  expect(String((await once(vmm.stdout!, 'data'))[0])).toBe('attached\n')
+  const vmm = spawn(process.execPath, [join(import.meta.dirname, 'vmm-program.mjs'), socket], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  expect(String((await once(vmm.stdout, 'data'))[0])).toBe('attached\n')
   return vmm
 }
 
@@ -59,7 +61,11 @@ describe('start', () => {
     ['{"vms":[],"exitWith":"vmm","logLevel":"loud"}\n', 2, 'logLevel'],
     ['{"vms":[{"ports":[],"color":1}],"exitWith":"vmm","logLevel":"warn"}\n', 2, 'color'],
     ['{"vms":[{"ports":["unix:"]}],"exitWith":"vmm","logLevel":"warn"}', 2, 'vm vm0, port 1'],
-    ['{"vms":[{"name":"a","ports":[]},{"name":"a","ports":[]}],"exitWith":"vmm","logLevel":"warn"}', 4, 'already in use'],
+    [
+      '{"vms":[{"name":"a","ports":[]},{"name":"a","ports":[]}],"exitWith":"vmm","logLevel":"warn"}',
+      4,
+      'already in use',
+    ],
     ['{"stateDir":"/no/such/dir","vms":[],"exitWith":"vmm","logLevel":"warn"}', 2, 'state directory'],
   ])('%j is refused with status %i', async (input, status, text) => {
     const { stdout, ...result } = await run(input)
@@ -72,13 +78,21 @@ describe('start', () => {
   it('everything or nothing', async () => {
     const temp = new TempDir()
     const ports = [`unix:${temp.path}/a.sock`, `pty:${temp.path}/tty`, 'unix:/no/such/dir/b.sock']
-    const config: DaemonConfig = { stateDir: join(temp.path, 'state'), vms: [{ ports: [] }, { ports }], exitWith: 'parent', logLevel: 'warn' }
-    await expect(startDevice(config)).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CHARDEV', hint: expect.any(String) as string })
+    const config: DaemonConfig = {
+      stateDir: join(temp.path, 'state'),
+      vms: [{ ports: [] }, { ports }],
+      exitWith: 'parent',
+      logLevel: 'warn',
+    }
+    await expect(startDevice(config)).rejects.toMatchObject({
+      code: 'ERR_VMCHANNEL_CHARDEV',
+      hint: expect.any(String) as string,
+    })
     await until(() => readdirSync(temp.path).length === 0)
     temp.remove()
   })
 
-  it('a socket that is in use stays its owner\'s', async () => {
+  it("a socket that is in use stays its owner's", async () => {
     const first = await start()
     const socket = first.started.vms[0]!.socket
     const config: DaemonConfig = { vms: [{ socket, ports: [] }], exitWith: 'parent', logLevel: 'warn' }
@@ -95,7 +109,10 @@ describe('start', () => {
     mkdirSync(stateDir)
     chmodSync(stateDir, 0o777)
     const config: DaemonConfig = { stateDir, vms: [], exitWith: 'parent', logLevel: 'warn' }
-    await expect(startDevice(config)).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_USAGE', message: expect.stringContaining('0777') as string })
+    await expect(startDevice(config)).rejects.toMatchObject({
+      code: 'ERR_VMCHANNEL_USAGE',
+      message: expect.stringContaining('0777') as string,
+    })
     chmodSync(stateDir, 0o700)
     writeFileSync(join(stateDir, 'mine'), 'x')
     const started = await startDevice(config)
@@ -143,7 +160,7 @@ describe('end', () => {
     expect(existsSync(device.stateDir)).toBe(false)
   })
 
-  it('not with somebody who only looks at the VMM\'s socket', async () => {
+  it("not with somebody who only looks at the VMM's socket", async () => {
     const device = await start({ exitWith: 'vmm' })
     const { socket } = device.started.vms[0]!
     const looker = connect(socket)
@@ -187,7 +204,9 @@ describe('when things go wrong', () => {
       writeFileSync(${JSON.stringify(made)}, '')
       new Exit(log).use(log, () => unlinkSync(${JSON.stringify(made)}))
       setTimeout(() => { throw new Error('a mistake of ours') }, 10)`
-    const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'inherit', 'pipe'] })
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'inherit', 'pipe'],
+    })
     let stderr = ''
     child.stderr.on('data', (data) => (stderr += String(data)))
     expect((await once(child, 'close'))[0]).toBe(70)
@@ -198,8 +217,15 @@ describe('when things go wrong', () => {
 
   it('out of descriptors: others wait, nothing spins, and it comes back', async () => {
     const temp = new TempDir()
-    const child = spawn('/bin/sh', ['-c', `ulimit -n 48; exec "${process.execPath}" "${MAIN}"`], { stdio: ['pipe', 'pipe', 'ignore'] })
-    const config: DaemonConfig = { stateDir: join(temp.path, 's'), vms: [{ ports: [] }], exitWith: 'parent', logLevel: 'warn' }
+    const child = spawn('/bin/sh', ['-c', `ulimit -n 48; exec "${process.execPath}" "${MAIN}"`], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+    })
+    const config: DaemonConfig = {
+      stateDir: join(temp.path, 's'),
+      vms: [{ ports: [] }],
+      exitWith: 'parent',
+      logLevel: 'warn',
+    }
     child.stdin.write(`${JSON.stringify(config)}\n`)
     await once(child.stdout, 'data')
     const path = join(temp.path, 's', 'control.sock')
@@ -228,7 +254,11 @@ describe('when things go wrong', () => {
     const script = `const socket = require('net').connect(${JSON.stringify(device.control)})
       socket.on('connect', () => socket.write('{"id":1,"method":"hello"}\\n')).on('data', (data) => console.log('data', String(data)))
       socket.on('error', (error) => console.log(error.code)).on('close', () => console.log('closed'))`
-    const child = spawn(process.execPath, ['-e', script], { uid: 65534, gid: 65534, stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(process.execPath, ['-e', script], {
+      uid: 65534,
+      gid: 65534,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     let stdout = ''
     child.stdout.on('data', (data) => (stdout += String(data)))
     await once(child, 'close')
@@ -239,7 +269,7 @@ describe('when things go wrong', () => {
 })
 
 describe('standard descriptors', () => {
-  it('the caller\'s pipes are let go of', async () => {
+  it("the caller's pipes are let go of", async () => {
     const device = await start({ exitWith: 'never' })
     const target = (fd: number): string => readlinkSync(`/proc/${device.pid}/fd/${fd}`)
     expect([target(0), target(1)]).toEqual(['/dev/null', '/dev/null'])
@@ -293,7 +323,10 @@ describe('standard descriptors', () => {
 
   it('a process of its own session where it is asked for', async () => {
     const temp = new TempDir()
-    const started = await startDevice({ stateDir: join(temp.path, 's'), vms: [], exitWith: 'parent', logLevel: 'warn' }, { detached: true })
+    const started = await startDevice(
+      { stateDir: join(temp.path, 's'), vms: [], exitWith: 'parent', logLevel: 'warn' },
+      { detached: true },
+    )
     const stat = readFileSync(`/proc/${started.pid}/stat`, 'utf8')
     const [, , , session] = stat.slice(stat.lastIndexOf(')')).split(' ')
     expect(Number(session)).toBe(started.pid)

@@ -39,9 +39,15 @@ it('a program that blocks for ten seconds', async () => {
     }
     const elapsed = (Date.now() - start) / 1000
     expect(elapsed).toBeLessThan(10) // the program still sleeps
-    const times = readFileSync(file, 'latin1').trim().split('\n').map(Number).filter((time) => time >= before)
+    const times = readFileSync(file, 'latin1')
+      .trim()
+      .split('\n')
+      .map(Number)
+      .filter((time) => time >= before)
     const gaps = times.slice(1).map((time, i) => time - times[i]!)
-    console.log(`blocked ${elapsed.toFixed(1)} s: ${times.length} ticks, longest gap ${Math.max(...gaps).toFixed(2)} s, guest command at most ${worst} ms`)
+    console.log(
+      `blocked ${elapsed.toFixed(1)} s: ${times.length} ticks, longest gap ${Math.max(...gaps).toFixed(2)} s, guest command at most ${worst} ms`,
+    )
     expect(Math.max(...gaps)).toBeLessThan(1)
     expect(times.length).toBeGreaterThan(30)
     expect(times.at(-1)! - before).toBeGreaterThan(elapsed * 0.8)

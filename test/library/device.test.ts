@@ -38,7 +38,10 @@ describe('createDevice', () => {
     const device = await createDevice({ log: 'ignore' })
     expect(alive(device.pid)).toBe(true)
     expect(existsSync(device.socket)).toBe(true)
-    expect(device.qemuArgs).toEqual(['-device', JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: device.socket } })])
+    expect(device.qemuArgs).toEqual([
+      '-device',
+      JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: device.socket } }),
+    ])
     const closed = once(device, 'close')
     await device.close()
     expect(await closed).toEqual([undefined])
@@ -62,7 +65,9 @@ describe('createDevice', () => {
     const before = (await listDevices()).length
     await expect(createDevice({ maxPorts: 600 })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_USAGE' })
     await expect(createDevice({ name: 'a/b' })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_USAGE' })
-    await expect(createDevice({ socket: '/no/such/dir/x.sock' })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CHARDEV' })
+    await expect(createDevice({ socket: '/no/such/dir/x.sock' })).rejects.toMatchObject({
+      code: 'ERR_VMCHANNEL_CHARDEV',
+    })
     await expect(createDevice({ queueSize: 100 })).rejects.toBeInstanceOf(VmchannelError)
     expect(await listDevices()).toHaveLength(before)
   })
@@ -74,7 +79,9 @@ describe('createDevice', () => {
     setTimeout(() => stop.abort(), 20)
     await expect(start).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_ABORTED' })
     await until(() => !existsSync(join(temp.path, 'aborted')))
-    await expect(createDevice({ signal: AbortSignal.timeout(5) })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_TIMEOUT' })
+    await expect(createDevice({ signal: AbortSignal.timeout(5) })).rejects.toMatchObject({
+      code: 'ERR_VMCHANNEL_TIMEOUT',
+    })
   })
 
   it('takes no harm from options meant for this Node', async () => {
@@ -110,7 +117,9 @@ describe('ports', () => {
     expect([stream.id, stream.name, handle.id, handle.name]).toEqual([1, 'a', 7, 'b'])
     expect((await handle.stats()).counters.guestToHostBytes).toBe(0)
     await expect(device.addPort({ name: 'a' })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_IN_USE' })
-    await expect(device.addPort({ console: true, policy: 'block' })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_USAGE' })
+    await expect(device.addPort({ console: true, policy: 'block' })).rejects.toMatchObject({
+      code: 'ERR_VMCHANNEL_USAGE',
+    })
     await expect(handle.resize(80, 24)).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_PORT' })
     const console_ = await device.addPort({ console: true, cols: 80, rows: 24 })
     await console_.resize(132, 43)
@@ -166,7 +175,10 @@ describe('finding devices', () => {
     await using b = await createDevice({ name: 'find-b', log: 'ignore' })
     const pids = (await listDevices()).map(({ pid }) => pid)
     expect(pids).toEqual(expect.arrayContaining([a.pid, b.pid]))
-    await expect(openDevice()).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_USAGE', hint: expect.stringMatching(/find-a .*find-b/) as string })
+    await expect(openDevice()).rejects.toMatchObject({
+      code: 'ERR_VMCHANNEL_USAGE',
+      hint: expect.stringMatching(/find-a .*find-b/) as string,
+    })
     const found = await openDevice({ vm: 'find-b' })
     expect(found.pid).toBe(b.pid)
     const port = await found.addPort({ name: 'shared' })
@@ -193,7 +205,9 @@ describe('finding devices', () => {
 describe('a program that ends', () => {
   it.each(['exit', 'throw', 'unref'])('by %s takes its device along', async (how) => {
     const state = join(temp.path, `state-${how}`)
-    const run = await promisify(execFile)(process.execPath, [program('quick.mjs'), how, state]).catch((error: unknown) => error as { stdout: string })
+    const run = await promisify(execFile)(process.execPath, [program('quick.mjs'), how, state]).catch(
+      (error: unknown) => error as { stdout: string },
+    )
     const pid = Number(run.stdout)
     expect(pid).toBeGreaterThan(0)
     await until(() => !alive(pid) && !existsSync(state))
@@ -201,7 +215,9 @@ describe('a program that ends', () => {
 
   it('by SIGKILL takes its device along', async () => {
     const state = join(temp.path, 'state-kill')
-    const child = spawn(process.execPath, [program('quick.mjs'), 'stay', state], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn(process.execPath, [program('quick.mjs'), 'stay', state], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     const pid = Number(String((await once(child.stdout, 'data'))[0]))
     expect(alive(pid)).toBe(true)
     child.kill('SIGKILL')
@@ -235,7 +251,14 @@ describe('the package', () => {
     [256 << 20, '256M'],
   ])('memoryArgs(%j)', async (size, words) => {
     const { sharedMemoryArgs } = await import('../../src/library/options.ts')
-    expect(sharedMemoryArgs(size)).toEqual(['-m', words, '-object', `memory-backend-memfd,id=vmchannel-memory,size=${words},share=on`, '-machine', 'memory-backend=vmchannel-memory'])
+    expect(sharedMemoryArgs(size)).toEqual([
+      '-m',
+      words,
+      '-object',
+      `memory-backend-memfd,id=vmchannel-memory,size=${words},share=on`,
+      '-machine',
+      'memory-backend=vmchannel-memory',
+    ])
     for (const bad of ['512', '1.5G', '', '-1M', 1000, Number.NaN, '1K'])
       expect(() => sharedMemoryArgs(bad)).toThrow(/MiB/)
   })

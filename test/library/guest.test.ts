@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Machine } from '../../lab/machine.ts'
 import { startVmtest, vmtest } from '../../lab/vmtest.ts'
 import { connect, createDevice, openDevice, type Device, type PortStream } from '../../src/index.ts'
-import { until } from '../daemon/device.ts'
+import { cpuOf, statusOf, until } from '../daemon/device.ts'
 import { TempDir } from '../daemon/temp-dir.ts'
 import { boot } from './boot.ts'
 
@@ -54,7 +54,9 @@ describe('a program, a device, a guest', () => {
   it('tells when the guest opens and closes the port', async () => {
     await until(() => !port.guestOpen)
     await expect(port.waitForGuest({ timeout: 50 })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_TIMEOUT' })
-    await expect(port.waitForGuest({ signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_ABORTED' })
+    await expect(port.waitForGuest({ signal: AbortSignal.abort() })).rejects.toMatchObject({
+      code: 'ERR_VMCHANNEL_ABORTED',
+    })
     const seen: string[] = []
     port.on('guest-open', () => seen.push('open')).on('guest-close', () => seen.push('close'))
     const open = port.waitForGuest({ timeout: 10_000 })
@@ -146,6 +148,18 @@ describe('a program, a device, a guest', () => {
     await expect(device.removePort('org.example.hot')).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_NOT_FOUND' })
   })
 
+  it('the device process stays small, and sleeps while nothing happens', async () => {
+    for (let i = 0; i < 28; i++) await device.addPort({ name: `many-${i}`, chardev: 'null' })
+    const [anon, file, shared] = ['RssAnon', 'RssFile', 'RssShmem'].map((name) => statusOf(device.pid, name))
+    console.log(`device process: ${anon} kB of its own, ${file} kB of files, ${shared} kB of the guest's memory`)
+    expect(anon! + file!).toBeLessThan(100 << 10)
+    await sleep(500)
+    const before = cpuOf(device.pid)
+    await sleep(2000)
+    expect(cpuOf(device.pid) - before).toBeLessThanOrEqual(20)
+    for (let i = 0; i < 28; i++) await device.removePort(`many-${i}`)
+  })
+
   it('a port that leads elsewhere', async () => {
     const path = join(temp.path, 'elsewhere.sock')
     const got = new Promise<string>((resolve) => {
@@ -193,7 +207,9 @@ describe('a program, a device, a guest', () => {
   })
 
   it('another program finds the device and takes the place of the first', async () => {
-    await expect(connect({ vm: 'guest-test', port: 'org.example.0' })).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_IN_USE' })
+    await expect(connect({ vm: 'guest-test', port: 'org.example.0' })).rejects.toMatchObject({
+      code: 'ERR_VMCHANNEL_IN_USE',
+    })
     port.destroy()
     await until(async () => !(await device.ports())[0]!.hostConnected)
     const other = await connect({ vm: 'guest-test', port: 'org.example.0' })
