@@ -19,7 +19,10 @@ export const METHODS: { readonly [M in Exclude<Method, 'port.attach' | 'subscrib
   hello: ({ stateDir }) => ({ version: VERSION, protocol: PROTOCOL_VERSION, pid: process.pid, stateDir }),
   'vm.list': ({ vms }) => vms,
   'vm.add': (device, params, signal) =>
-    device.addVm({ ...params, ports: (params.ports ?? []).map((spec, i) => fromClient(spec, `port ${i + 1}`)) }, signal),
+    device.addVm(
+      { ...params, ports: (params.ports ?? []).map((spec, i) => fromClient(spec, `port ${i + 1}`)) },
+      signal,
+    ),
   'vm.remove': (device, { vm }) => {
     device.removeVm(vm)
     return NOTHING

@@ -20,10 +20,19 @@ const PROBE_MS = 2000
 export function stateRoot(env: Readonly<Record<string, string | undefined>> = process.env): string {
   const own = env['VMCHANNEL_STATE_DIR']
   if (own) return resolve(own)
-  const runtime = env['XDG_RUNTIME_DIR']
-  if (runtime && isAbsolute(runtime)) return join(runtime, 'vmchannel')
   const uid = process.getuid?.() ?? 0
+  const runtime = env['XDG_RUNTIME_DIR']
+  // After sudo it may be somebody else's.
+  if (runtime && isAbsolute(runtime) && ownerOf(runtime) === uid) return join(runtime, 'vmchannel')
   return uid === 0 ? '/run/vmchannel' : join(tmpdir(), `vmchannel-${uid}`)
+}
+
+function ownerOf(path: string): number | undefined {
+  try {
+    return lstatSync(path).uid
+  } catch {
+    return undefined
+  }
 }
 
 /** Makes the directory with mode 0700, or checks one that is there; returns whether it was made. */
