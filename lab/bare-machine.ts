@@ -62,6 +62,10 @@ export class BareMachine {
     return this.#child?.pid ?? 0
   }
 
+  get client(): QmpClient {
+    return this.#qmp!
+  }
+
   qmp(name: string, args?: Record<string, unknown>): Promise<unknown> {
     return this.#qmp!.execute(name, args)
   }

@@ -38,6 +38,7 @@ export class QtestPciBus {
   readonly client: QtestClient
   #next: number
   readonly #end: number
+  readonly #places = new Map<string, number>()
 
   constructor(client: QtestClient, { windowBase = 0xe000_0000, windowEnd = 0xfe00_0000 }: PciBusOptions = {}) {
     this.client = client
@@ -87,7 +88,7 @@ export class QtestPciBus {
       this.#setConfig(devfn, at, 4, 0)
       if (mask === 0 || mask & BAR_IO) continue
       const size = (~(mask & ~0xf) >>> 0) + 1
-      const base = this.#take(size)
+      const base = this.#take(`${devfn} ${bar} ${size}`, size)
       this.#setConfig(devfn, at, 4, base)
       bars[bar] = { base, size }
       if ((mask & BAR_TYPE) === PCI_BAR_MEM_64) this.#setConfig(devfn, PCI_BASE_ADDRESS_0 + 4 * ++bar, 4, 0)
@@ -95,11 +96,15 @@ export class QtestPciBus {
     return bars
   }
 
-  #take(size: number): number {
+  /** The same BAR comes to lie at the same place after a reset of the machine. */
+  #take(key: string, size: number): number {
+    const known = this.#places.get(key)
+    if (known !== undefined) return known
     const base = Math.ceil(this.#next / size) * size
     if (base + size > this.#end)
       throw new VmchannelError('ERR_VMCHANNEL_MEMORY', `no room for a PCI BAR of ${size} bytes below ${this.#end}`)
     this.#next = base + size
+    this.#places.set(key, base)
     return base
   }
 
