@@ -1,8 +1,8 @@
 /** The terminal that `vmchannel connect` takes over: raw mode with a way back, and the escape character. */
 
 import { Transform, type Readable } from 'node:stream'
-import type { ReadStream } from 'node:tty'
 import { VmchannelError } from '../errors.ts'
+import { rawMode, setTerminalMode, terminalMode } from '../ffi/tty.ts'
 
 /** "^]" → 0x1d; "none" → undefined. */
 export function escapeByte(word: string): number | undefined {
@@ -14,10 +14,16 @@ export function escapeByte(word: string): number | undefined {
   })
 }
 
-/** Every key as it is, at once; returns what puts the terminal back, which a signal that ends this process does too. */
-export function rawTerminal(terminal: ReadStream): () => void {
-  const raw = (): void => void terminal.setRawMode(true)
-  const restore = (): void => void terminal.setRawMode(false)
+/**
+ * Every key as it is, at once, and every byte of the output: Node's raw mode would make CR LF of LF, which moves the
+ * cursor straight down. Returns what puts the terminal back, which a signal that ends this process does too.
+ */
+export function rawTerminal(fd: number): () => void {
+  const before = terminalMode(fd)
+  if (!before) return () => {}
+  const mode = rawMode(before, { signals: false, output: false })
+  const raw = (): void => setTerminalMode(fd, mode)
+  const restore = (): void => setTerminalMode(fd, before)
   const ends = new Map<NodeJS.Signals, number>([
     ['SIGTERM', 15],
     ['SIGHUP', 1],

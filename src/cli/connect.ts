@@ -29,11 +29,12 @@ export const connectCommand: Run = async ({ args, options }) => {
     if (terminal) {
       const leave = escape === undefined ? '' : ` ${options['escape'] as string} ends the connection.`
       say(`Connected to port ${port!.port}${port!.name === null ? '' : ` (${port!.name})`} of ${vm}.${leave}`)
-      restore = rawTerminal(process.stdin)
+      restore = rawTerminal(process.stdin.fd)
       forwardSize(client, port!, link)
     }
     await relay(link, terminal && escape !== undefined ? untilEscape(process.stdin, escape) : process.stdin, options)
-    if (terminal) say('\r\nConnection ended.')
+    restore?.()
+    if (terminal) say('\nConnection ended.')
   } finally {
     restore?.()
     link?.close()
