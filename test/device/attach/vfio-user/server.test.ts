@@ -191,5 +191,5 @@ test('a path that cannot be listened at rejects with the house error', async () 
   const options = { memory: new GuestMemory(), function: new ToyFunction(), log: SILENT }
   const failed = listenVfioUser({ ...options, path: '/no/such/folder/s' })
   await expect(failed).rejects.toBeInstanceOf(VmchannelError)
-  await expect(failed).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_NOT_FOUND' })
+  await expect(failed).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CHARDEV' })
 })
