@@ -1,18 +1,11 @@
-/** What is measured: each case runs once on one side and gives a figure. */
-import type { Rig, Side } from './rig.ts'
-
-export interface Case {
-  id: string
-  title: string
-  unit: 'MB/s' | 'us'
-  /** Runs once; several figures where one run gives several cases. */
-  run(rig: Rig, side: Side): Promise<Record<string, number>>
-}
+/** What is measured end to end, in a guest: each case runs once on one side and gives a figure. */
+import { makeSuite, type Case, type Suite } from './case.ts'
+import { Rig } from './rig.ts'
 
 const MIB = 1 << 20
 
 /** Guest → host: the clock is the host peer's, from the first byte to the last. */
-function guestToHost(id: string, size: number, bytes: number): Case {
+function guestToHost(id: string, size: number, bytes: number): Case<Rig> {
   return {
     id,
     title: `guest writes of ${size >= 1024 ? `${size / 1024} KiB` : `${size} bytes`}`,
@@ -27,7 +20,7 @@ function guestToHost(id: string, size: number, bytes: number): Case {
 }
 
 /** Host → guest: the clock is the guest's. */
-function hostToGuest(id: string, size: number, bytes: number): Case {
+function hostToGuest(id: string, size: number, bytes: number): Case<Rig> {
   return {
     id,
     title: `host writes of ${size / 1024} KiB`,
@@ -42,7 +35,7 @@ function hostToGuest(id: string, size: number, bytes: number): Case {
 }
 
 /** Round trips that the guest starts and the host peer echoes. */
-function roundTrip(id: string, size: number, count: number): Case {
+function roundTrip(id: string, size: number, count: number): Case<Rig> {
   return {
     id,
     title: `round trip of ${size} byte${size === 1 ? '' : 's'}`,
@@ -56,10 +49,13 @@ function roundTrip(id: string, size: number, count: number): Case {
   }
 }
 
-export const CASES: readonly Case[] = [
-  guestToHost('e2e.g2h.32k', 32 << 10, 64 * MIB),
-  guestToHost('e2e.g2h.4k', 4 << 10, 32 * MIB),
-  hostToGuest('e2e.h2g.bulk', 64 << 10, 64 * MIB),
-  roundTrip('e2e.rtt.1b', 1, 1000),
-  roundTrip('e2e.rtt.64b', 64, 1000),
-]
+export const END_TO_END: Suite = makeSuite(
+  [
+    guestToHost('e2e.g2h.32k', 32 << 10, 64 * MIB),
+    guestToHost('e2e.g2h.4k', 4 << 10, 32 * MIB),
+    hostToGuest('e2e.h2g.bulk', 64 << 10, 64 * MIB),
+    roundTrip('e2e.rtt.1b', 1, 1000),
+    roundTrip('e2e.rtt.64b', 64, 1000),
+  ],
+  () => Rig.start(),
+)

@@ -2,33 +2,23 @@
  * One stock guest with both devices plugged in, ours and QEMU's own, each with one port that leads to a unix socket:
  * whatever is measured on one is measured on the other in the same run.
  */
-import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { guestProgram } from '../lab/fetch/compiler.ts'
 import { ensureKernel } from '../lab/fetch/kernel.ts'
 import { ensureQemu } from '../lab/fetch/qemu.ts'
 import { Machine } from '../lab/machine.ts'
-import { repoRoot } from '../lab/paths.ts'
 import { portNode } from '../lab/ports.ts'
 import { vmtest, type VmtestName, type VmtestResults } from '../lab/vmtest.ts'
 import { startDevice, type StartedDevice } from '../src/client/start.ts'
-
-export const SIDES = ['ours', 'qemu'] as const
-export type Side = (typeof SIDES)[number]
+import type { BenchRig, Side } from './case.ts'
+import { peerProgram, startPeer, type PeerResult } from './peer.ts'
 
 const MEMORY = '512M'
 
-export interface PeerResult {
-  bytes: number
-  ns: number
-}
-
-export class Rig {
+export class Rig implements BenchRig {
   readonly machine: Machine
-  readonly qemuVersion: string
-  readonly kernelVersion: string
+  readonly banner: string
   readonly #device: StartedDevice
   readonly #folder: string
   readonly #peer: string
@@ -39,7 +29,7 @@ export class Rig {
   static async start(): Promise<Rig> {
     const qemu = await ensureQemu()
     const kernel = await ensureKernel('6.1')
-    const peer = await guestProgram('peer', await readFile(join(repoRoot(), 'bench', 'peer.c'), 'utf8'))
+    const peer = await peerProgram()
     const folder = await mkdtemp(join(tmpdir(), 'vmchannel-bench-'))
     const ours = join(folder, 'ours.sock')
     const theirs = join(folder, 'theirs.sock')
@@ -86,30 +76,12 @@ export class Rig {
     this.#peer = peer
     this.#socket = socket
     this.#node = node
-    this.qemuVersion = qemuVersion
-    this.kernelVersion = kernelVersion
+    this.banner = `QEMU ${qemuVersion}, guest Linux ${kernelVersion}, TCG`
   }
 
   /** Starts the host's end of a port: `sink BYTES`, `source BYTES SIZE` or `echo`. Resolves when it is connected. */
-  async peer(side: Side, mode: 'sink' | 'source' | 'echo', ...words: number[]): Promise<() => Promise<PeerResult>> {
-    const child = spawn(this.#peer, [mode, this.#socket[side], ...words.map(String)], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    let text = ''
-    const ended = new Promise<void>((resolve) => child.on('close', () => resolve()))
-    await new Promise<void>((resolve) => {
-      child.stdout.on('data', (chunk: Buffer) => {
-        text += chunk.toString()
-        if (text.includes('ready\n')) resolve()
-      })
-      child.on('close', () => resolve())
-    })
-    return async () => {
-      if (mode === 'echo') hangUp(child)
-      await ended
-      const line = text.trim().split('\n').at(-1) ?? ''
-      return mode === 'echo' ? { bytes: 0, ns: 0 } : (JSON.parse(line) as PeerResult)
-    }
+  peer(side: Side, mode: 'sink' | 'source' | 'echo', ...words: number[]): Promise<() => Promise<PeerResult>> {
+    return startPeer(this.#peer, this.#socket[side], mode, ...words)
   }
 
   vmtest<Name extends VmtestName>(side: Side, name: Name, ...words: (string | number)[]): Promise<VmtestResults[Name]> {
@@ -127,8 +99,4 @@ async function stop(device: StartedDevice, folder: string): Promise<void> {
   device.stdin.end()
   if (device.process.exitCode === null) await ended
   await rm(folder, { recursive: true, force: true })
-}
-
-function hangUp(child: ChildProcess): void {
-  child.kill('SIGTERM')
 }
