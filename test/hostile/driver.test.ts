@@ -1,0 +1,258 @@
+/**
+ * Random drivers, from clumsy to malicious, on our device. Whatever they do: no call throws, every call ends, what is
+ * held stays bounded, and after a reset the device works as if nothing had been. A failure names its seed; run it
+ * alone with FUZZ_SEED, longer with FUZZ_SECONDS.
+ */
+
+import { afterEach, describe, expect, it } from 'vitest'
+import type { PortPolicy } from '../../src/device/port-settings.ts'
+import { DeviceQueue } from '../../src/ring/device-queue.ts'
+import { receiveqOf, transmitqOf } from '../../src/spec/console.ts'
+import { settle } from '../loopback/pair.ts'
+import type { MemoryChardev } from '../support/memory-chardev.ts'
+import { Random } from './random.ts'
+import { BASIC, RawDriver, writeDesc } from './raw-driver.ts'
+
+const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 10)
+const SEED = process.env['FUZZ_SEED']
+const OPS = 250
+/** Looks at a ring that one call may make: far more than any honest one, far fewer than a hang. */
+const LOOKS_MAX = 20_000
+const BUFFER = 4096
+const PORTS = 4
+
+let looks = 0
+const gather = DeviceQueue.prototype.gather
+
+/** Without a spy: those remember every call. */
+function watch(): void {
+  DeviceQueue.prototype.gather = function (this: DeviceQueue, ...args) {
+    if (++looks > LOOKS_MAX) throw new Error('one call looks at the rings for ever')
+    return gather.apply(this, args)
+  }
+}
+afterEach(() => void (DeviceQueue.prototype.gather = gather))
+
+class Episode {
+  readonly raw: RawDriver
+  readonly random: Random
+  readonly hosts = new Map<number, MemoryChardev>()
+  #removed: RawDriver['memory']['regions'][number][] = []
+  trace: string[] = []
+
+  constructor(seed: number) {
+    this.random = new Random(seed)
+    const r = this.random
+    this.raw = new RawDriver({
+      device: { maxPorts: PORTS, queueSize: r.pick([2, 8, 128]), controlQueueSize: r.pick([2, 16]) },
+      vectors: r.pick([0, 1, 2, 11]),
+    })
+  }
+
+  async addPort(id: number): Promise<void> {
+    if (this.raw.device.port(id)) return
+    const policy: PortPolicy = this.random.pick(['block', 'drop-oldest', 'drop-newest', 'discard'])
+    const settings = { id, policy, buffer: BUFFER, console: id === 0, name: `port.${id}` }
+    const onClose = this.random.pick([undefined, 'discard', 'keep', 'drain'] as const)
+    const { chardev } = await this.raw.host({ ...settings, onClose, drainMs: 1 }, this.random.chance(50))
+    this.hosts.set(id, chardev)
+  }
+
+  /** An address that means something: in a ring, in a page, at an edge, or nowhere. */
+  address(): number {
+    const r = this.random
+    const region = r.pick([...this.raw.memory.regions, ...this.#removed])
+    switch (r.below(8)) {
+      case 0:
+        return r.word() * 2 ** r.below(32)
+      case 1:
+        return region ? region.base + region.size - r.below(16) : 0
+      case 2:
+        return r.pick([0, 2 ** 32, 2 ** 53, 2 ** 63, 2 ** 64 - 4096, 0xfebf1000])
+      default:
+        return region ? region.base + (r.below(region.size) & (r.chance(80) ? ~15 : ~0)) : 0
+    }
+  }
+
+  len(): number {
+    const r = this.random
+    return r.pick([0, 1, 7, 8, 12, 16, 32, 4096, 4097, 65536, 0x7fffffff, 0xffffffff, r.below(5000), r.below(100) * 16])
+  }
+
+  desc(view: DataView, at: number, size: number): void {
+    const r = this.random
+    const flags = r.chance(60) ? r.pick([0, 2]) : r.below(8)
+    writeDesc(view, at, this.address(), this.len(), flags, r.chance(90) ? r.below(size) : r.below(65536))
+  }
+
+  async step(): Promise<void> {
+    const r = this.random
+    const { raw } = this
+    const index = r.below(raw.device.queueCount)
+    const queue = raw.queue(index)
+    const op = r.below(26)
+    this.trace.push(`${op} queue ${index}`)
+    looks = 0
+    switch (op) {
+      case 0:
+        raw.transport.writeStatus(r.chance(20) ? r.below(256) : r.pick([0, 1, 3, 11, 15]))
+        return
+      case 1: {
+        const features = r.chance(70) ? BASIC | (BigInt(r.below(4)) << 28n) | (BigInt(r.below(2)) << 40n) : BigInt(r.word())
+        try {
+          if (r.chance(30)) raw.start(features)
+        } catch (error) {
+          // The driver's own words, when its features were refused.
+          if (!String(error).includes('did not enable')) throw error
+        }
+        return
+      }
+      case 2:
+        raw.pci.writeBar(r.below(6), r.chance(70) ? r.below(0x3c) : r.below(0x8000), r.bytes(r.pick([1, 2, 4, 8, 3])))
+        return
+      case 3:
+        raw.pci.writeConfig(r.chance(50) ? 0x84 + r.below(20) : r.below(300), r.bytes(r.pick([1, 2, 4, 8])))
+        raw.pci.readConfig(0x94, new Uint8Array(4))
+        return
+      case 4:
+        raw.pci.readBar(r.below(6), r.below(0x8000), new Uint8Array(r.below(16)))
+        return
+      case 5:
+        if (r.chance(30)) raw.reset()
+        return
+      case 6: {
+        // RING_RESET, and perhaps enabled anew.
+        raw.pci.writeBar(4, 0x16, Uint8Array.of(index, 0))
+        raw.pci.writeBar(4, 0x3a, Uint8Array.of(1, 0))
+        return
+      }
+      case 7: {
+        const region = r.pick(raw.memory.regions)
+        if (!region || r.chance(50)) return
+        raw.memory.remove(region.base, region.size)
+        this.#removed.push(region)
+        return
+      }
+      case 8: {
+        const region = this.#removed.pop()
+        if (region) raw.memory.add(region)
+        return
+      }
+      case 9:
+        await settle(1)
+        return
+      case 10:
+      case 11:
+        if (raw.queue(3) && raw.queue(3).size > 0)
+          raw.control(r.chance(80) ? r.below(PORTS) : r.word(), r.chance(80) ? r.pick([0, 3, 6]) : r.below(65536), r.below(3))
+        return
+      case 12:
+        if (r.chance(30)) await this.addPort(r.below(PORTS))
+        return
+      case 13:
+        if (r.chance(30) && this.raw.device.port(r.below(PORTS))) {
+          const port = r.pick(raw.device.ports)
+          this.hosts.delete(port.id)
+          raw.device.removePort(port.id)
+        }
+        return
+      case 14:
+        r.pick([...this.hosts.values()])?.send(r.bytes(r.below(3000)))
+        return
+      case 15:
+        r.pick([...this.hosts.values()])?.setConnected(r.chance(60))
+        return
+      case 16:
+        r.pick([...this.hosts.values()])?.setRoom(r.pick([0, 1, 100, 5000, Infinity]))
+        return
+      case 17:
+        if (raw.device.port(0)) raw.device.resizePort(0, 1 + r.below(500), 1 + r.below(200))
+        return
+      default:
+    }
+    if (!queue) return
+    if (op === 18) {
+      for (let i = r.below(8); i >= 0; i--) this.desc(queue.view, 16 * r.below(queue.size), queue.size)
+      // Something like an indirect table, where descriptors may point.
+      for (let i = 0; i < 4; i++) this.desc(queue.view, 0x4000 + 16 * i, 4)
+    } else if (op === 19) {
+      // A good chain: its page, in the right direction for the queue.
+      const i = r.below(queue.size)
+      queue.desc(i, queue.pageAddress(i), r.pick([8, 100, 4096]), index & 1 ? 0 : 2)
+      queue.avail(i)
+    } else if (op === 20) queue.setAvailIdx(queue.availIdx + r.pick([0, 1, 2, queue.size, queue.size + 1, r.below(65536), -1]))
+    else if (op === 21) queue.avail(r.chance(80) ? r.below(queue.size) : r.below(65536))
+    else if (op === 22) queue.setAvailFlags(r.below(2))
+    else if (op === 23) queue.setUsedEvent(r.chance(50) ? queue.usedIdx : r.below(65536))
+    else if (op === 24) for (let i = 0; i < Math.min(8, queue.size); i++) queue.postPage(i)
+    queue.notify()
+  }
+
+  /** What must hold whatever has happened. */
+  check(): void {
+    for (const port of this.raw.device.ports) {
+      const stats = port.stats()
+      if (stats.held > BUFFER) throw new Error(`${stats.held} bytes are held`)
+      for (const [name, n] of Object.entries(stats))
+        if (!Number.isSafeInteger(n) || n < 0) throw new Error(`counter ${name} is ${n}`)
+    }
+    // Each fault breaks a queue until the device is reset, or is an attempt to enable one: nothing faults by itself.
+    if (this.raw.device.faults > 2 * OPS) throw new Error('faults repeat themselves')
+  }
+
+  /** After a reset the device is as new. */
+  async works(): Promise<void> {
+    const { raw } = this
+    looks = 0
+    for (const region of this.#removed.splice(0)) raw.memory.add(region)
+    for (const port of [...raw.device.ports]) raw.device.removePort(port.id)
+    this.hosts.clear()
+    const command = raw.registers.config16(4)
+    raw.registers.setConfig16(4, (command & ~0x400) | 6)
+    const { chardev } = await raw.host({ id: 1, name: 'after' })
+    raw.start(BASIC | (1n << 29n)).ready(2)
+    expect(raw.messages()).toEqual(['DEVICE_ADD 1 1'])
+    raw.open(1)
+    expect(raw.needsReset).toBe(false)
+    raw.send(transmitqOf(1), Buffer.from('to the host'))
+    expect(chardev.text).toBe('to the host')
+    raw.queue(receiveqOf(1)).postPage(0)
+    raw.queue(receiveqOf(1)).notify()
+    chardev.send('to the guest')
+    await settle(2)
+    expect(raw.queue(receiveqOf(1)).takeUsed()).toEqual([{ id: 0, len: 12 }])
+    expect(Buffer.from(raw.queue(receiveqOf(1)).page(0).subarray(0, 12)).toString()).toBe('to the guest')
+  }
+}
+
+async function run(seed: number): Promise<void> {
+  const episode = new Episode(seed)
+  try {
+    await episode.addPort(1)
+    if (episode.random.chance(80)) {
+      episode.raw.start(BASIC | (BigInt(episode.random.below(4)) << 28n) | (1n << 40n))
+      if (episode.random.chance(80)) episode.raw.ready(2).open(1)
+    }
+    for (let i = 0; i < OPS; i++) {
+      await episode.step()
+      episode.check()
+    }
+    await settle(2)
+    await episode.works()
+  } catch (error) {
+    const last = episode.trace.slice(-12).join(', ')
+    throw new Error(`seed ${seed}, after ${episode.trace.length} steps (${last}): ${String(error)}`, { cause: error })
+  }
+}
+
+describe('hostile drivers', () => {
+  it(`survives ${SECONDS} s of them`, { timeout: (SECONDS + 60) * 1000 }, async () => {
+    watch()
+    if (SEED !== undefined) return run(Number(SEED))
+    const end = Date.now() + SECONDS * 1000
+    let episodes = 0
+    for (let seed = 1; Date.now() < end; seed++, episodes++) await run(seed)
+    console.log(`hostile drivers: ${episodes} episodes of ${OPS} steps`)
+    expect(episodes).toBeGreaterThan(5)
+  })
+})
