@@ -33,17 +33,24 @@ const text = v.pipe(v.string(), v.minLength(1, 'is empty'))
 const whole = (min: number, max: number) =>
   v.pipe(
     v.number(`is not a whole number from ${min} to ${max}`),
-    v.check((value: number) => Number.isInteger(value) && value >= min && value <= max, `is not a whole number from ${min} to ${max}`),
+    v.check(
+      (value: number) => Number.isInteger(value) && value >= min && value <= max,
+      `is not a whole number from ${min} to ${max}`,
+    ),
   )
 
 const VM_ENTRIES = {
-  name: v.optional(v.pipe(v.string(), v.regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$/, 'may have letters, digits, "-", "_", "."'))),
+  name: v.optional(
+    v.pipe(v.string(), v.regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$/, 'may have letters, digits, "-", "_", "."')),
+  ),
   socket: v.optional(text),
   'max-ports': v.optional(whole(1, PORT_ID_MAX + 1)),
   'queue-size': v.optional(whole(2, 32768)),
   vectors: v.optional(whole(2, 2048)),
   'resize-order': v.optional(v.picklist(['cols-rows', 'rows-cols'], 'is neither "cols-rows" nor "rows-cols"')),
-  ports: v.optional(v.array(v.union([v.string(), v.record(v.string(), v.unknown())], 'is neither a string nor a table'))),
+  ports: v.optional(
+    v.array(v.union([v.string(), v.record(v.string(), v.unknown())], 'is neither a string nor a table')),
+  ),
 }
 const ENTRIES = {
   'state-dir': v.optional(text),
@@ -105,7 +112,8 @@ function readVm(table: Record<string, unknown>, at: number, name: string): Serve
 function readPort(port: string | Record<string, unknown>, place: string): string {
   if (typeof port === 'string') return formatPortSpec(parsePortSpec(port, place))
   const { to, ...options } = port
-  if (typeof to !== 'string') throw usage(`${place}: it has no "to"`, 'say where it leads, e.g. { to = "unix:/run/vm.sock" }')
+  if (typeof to !== 'string')
+    throw usage(`${place}: it has no "to"`, 'say where it leads, e.g. { to = "unix:/run/vm.sock" }')
   let source = to
   for (const [word, value] of Object.entries(options)) {
     if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean')

@@ -76,7 +76,10 @@ const COMPLETION: CommandRow = {
   summary: 'print the completion script of a shell',
   args: [{ name: 'SHELL', text: 'which shell', choices: ['bash', 'zsh', 'fish'] }],
   examples: [
-    { text: 'bash, for this user:', command: 'vmchannel completion bash >~/.local/share/bash-completion/completions/vmchannel' },
+    {
+      text: 'bash, for this user:',
+      command: 'vmchannel completion bash >~/.local/share/bash-completion/completions/vmchannel',
+    },
     { text: 'zsh, in a directory of fpath:', command: 'vmchannel completion zsh >~/.zfunc/_vmchannel' },
     { text: 'fish:', command: 'vmchannel completion fish >~/.config/fish/completions/vmchannel.fish' },
   ],

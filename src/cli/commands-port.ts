@@ -11,7 +11,10 @@ const LIST: CommandRow = {
   options: [...CONTROL_OPTIONS, JSON_OPTION],
   examples: [
     { text: 'All ports:', command: 'vmchannel port list' },
-    { text: 'Names of the ports that a guest program has open:', command: "vmchannel port list --json | jq -r '.[] | select(.guestOpen) | .name'" },
+    {
+      text: 'Names of the ports that a guest program has open:',
+      command: "vmchannel port list --json | jq -r '.[] | select(.guestOpen) | .name'",
+    },
   ],
   load: async () => (await import('./port.ts')).listPorts,
 }

@@ -30,14 +30,14 @@ const QEMU: CommandRow = {
   name: 'qemu',
   summary: 'run QEMU with our virtio-serial device plugged in',
   text: [
-    'Our own options come first; from the first word that is none of them, everything is QEMU\'s and handed over as it ' +
+    "Our own options come first; from the first word that is none of them, everything is QEMU's and handed over as it " +
       'stands ("--" ends our options early). Among QEMU\'s arguments -virtioserial SPEC, any number of them, makes a ' +
       'port: a name vmchN or the order in which they stand decides which /dev/vmchN it is in the guest. See ' +
       '"vmchannel help ports" for SPEC.',
-    'QEMU\'s own -device virtio-serial-pci, virtserialport and virtconsole with their -chardev move onto our device, so ' +
+    "QEMU's own -device virtio-serial-pci, virtserialport and virtconsole with their -chardev move onto our device, so " +
       'that existing command lines work unchanged. Shared memory is added to fit -m, -machine, -object and -numa. ' +
       'Questions to QEMU (-help, -version, -machine none, -device help) go straight through.',
-    'This process becomes QEMU: process id, standard streams, signals and exit status are QEMU\'s own. The device runs ' +
+    "This process becomes QEMU: process id, standard streams, signals and exit status are QEMU's own. The device runs " +
       'in a process beside it, which ends and removes its sockets when QEMU ends, however it ends.',
     'vmchannel-qemu is the same without options of ours, for what starts QEMU by itself: <emulator> of libvirt, ' +
       'LIBGUESTFS_HV of libguestfs. Its settings are the variables VMCHANNEL_QEMU, VMCHANNEL_LOG, VMCHANNEL_STATE_DIR.',
@@ -68,7 +68,10 @@ const QEMU: CommandRow = {
         'vmchannel qemu --dry-run -m 1G -device virtio-serial-pci \\\n' +
         '  -chardev socket,id=c,path=/tmp/c.sock,server=on,wait=off -device virtserialport,chardev=c,name=org.example.0',
     },
-    { text: 'libguestfs on our device:', command: 'LIBGUESTFS_HV="$(command -v vmchannel-qemu)" guestfish --ro -a disk.img -i' },
+    {
+      text: 'libguestfs on our device:',
+      command: 'LIBGUESTFS_HV="$(command -v vmchannel-qemu)" guestfish --ro -a disk.img -i',
+    },
   ],
   load: async () => (await import('./qemu.ts')).qemuCommand,
 }
@@ -86,19 +89,40 @@ const SERVE: CommandRow = {
   options: [
     { flags: '-c, --config <file>', text: 'read a configuration file', env: 'VMCHANNEL_CONFIG', complete: 'file' },
     { flags: '--vm <name>', text: 'name of the VM', env: 'VMCHANNEL_VM', default: 'vm0' },
-    { flags: '--socket <path>', text: 'vfio-user socket for QEMU; default in the state directory', env: 'VMCHANNEL_SOCKET', complete: 'file' },
+    {
+      flags: '--socket <path>',
+      text: 'vfio-user socket for QEMU; default in the state directory',
+      env: 'VMCHANNEL_SOCKET',
+      complete: 'file',
+    },
     { flags: '-p, --port <spec>', text: 'a port; may be given many times', many: true },
     { flags: '--max-ports <n>', text: 'room for so many ports, 1 to 511; default 31', env: 'VMCHANNEL_MAX_PORTS' },
-    { flags: '-m, --memory <size>', text: 'memory of the guest, for the printed arguments', env: 'VMCHANNEL_MEMORY', default: '512M' },
-    { flags: '--control <path>', text: 'control socket; default in the state directory', env: 'VMCHANNEL_CONTROL', complete: 'file' },
+    {
+      flags: '-m, --memory <size>',
+      text: 'memory of the guest, for the printed arguments',
+      env: 'VMCHANNEL_MEMORY',
+      default: '512M',
+    },
+    {
+      flags: '--control <path>',
+      text: 'control socket; default in the state directory',
+      env: 'VMCHANNEL_CONTROL',
+      complete: 'file',
+    },
     STATE_DIR,
     LOG,
     { flags: '--print-config', text: 'print what would be served, as a configuration file, and end' },
     { flags: '--json', text: 'print the arguments as one line of JSON' },
   ],
   examples: [
-    { text: 'One VM with one port:', command: 'vmchannel serve --port unix:/tmp/guest.sock,name=org.example.0 --memory 2G' },
-    { text: 'As a file says, with another memory size:', command: 'vmchannel serve --config /etc/vmchannel/vms.toml --memory 4G' },
+    {
+      text: 'One VM with one port:',
+      command: 'vmchannel serve --port unix:/tmp/guest.sock,name=org.example.0 --memory 2G',
+    },
+    {
+      text: 'As a file says, with another memory size:',
+      command: 'vmchannel serve --config /etc/vmchannel/vms.toml --memory 4G',
+    },
     { text: 'Make a file out of flags:', command: 'vmchannel serve --port unix:/tmp/a.sock --print-config >vm.toml' },
   ],
   load: async () => (await import('./serve.ts')).serveCommand,

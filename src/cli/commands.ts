@@ -23,7 +23,10 @@ export const ROOT: CommandRow = {
       command: 'vmchannel qemu -virtioserial unix:/tmp/guest.sock -m 1G -nographic disk.img',
     },
     { text: 'Talk to it:', command: 'socat - UNIX-CONNECT:/tmp/guest.sock' },
-    { text: 'Give the guest one more port while it runs:', command: 'vmchannel port add unix:/tmp/two.sock,name=org.example.two' },
+    {
+      text: 'Give the guest one more port while it runs:',
+      command: 'vmchannel port add unix:/tmp/two.sock,name=org.example.two',
+    },
     { text: 'See whether all that can work here:', command: 'vmchannel doctor' },
   ],
   commands: [...VM_COMMANDS, ...PORT_COMMANDS, ...HOST_COMMANDS],

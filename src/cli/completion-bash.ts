@@ -6,7 +6,9 @@ import type { Completion } from './table.ts'
 export function bashCompletion(): string {
   const rows = completionRows()
   const nested = rows.filter(({ row, path }) => row.commands && path !== '').map(({ path }) => path)
-  const options = rows.map(({ path, options }) => `    '${path}') echo '${[...options.flatMap(allFlags), '--help'].join(' ')}' ;;`)
+  const options = rows.map(
+    ({ path, options }) => `    '${path}') echo '${[...options.flatMap(allFlags), '--help'].join(' ')}' ;;`,
+  )
   const words = rows
     .filter(({ words }) => words.length > 0)
     .map(({ path, words }) => `    '${path}') echo '${words.map(({ word }) => word).join(' ')}' ;;`)

@@ -24,7 +24,11 @@ function condition({ path, row }: CompletionRow): string {
 
 function optionWords(option: OptionRow): string {
   const short = /^-([a-zA-Z]),/.exec(option.flags)?.[1]
-  const parts = [...(short === undefined ? [] : [`-s ${short}`]), `-l ${longFlag(option).slice(2)}`, `-d ${quote(option.text)}`]
+  const parts = [
+    ...(short === undefined ? [] : [`-s ${short}`]),
+    `-l ${longFlag(option).slice(2)}`,
+    `-d ${quote(option.text)}`,
+  ]
   if (valueName(option) !== undefined) {
     if (option.choices) parts.push(`-x -a ${quote(option.choices.join(' '))}`)
     else parts.push(option.complete ? values(option.complete) : '-x')

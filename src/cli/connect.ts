@@ -54,7 +54,9 @@ async function relay(link: Link, input: Readable, options: Readonly<Record<strin
       stream.on('error', (cause: NodeJS.ErrnoException) => {
         // A port that goes away while we write to it has just ended.
         if (cause.code === 'EPIPE' || cause.code === 'ECONNRESET' || cause.code === 'EIO') return
-        reject(new VmchannelError('ERR_VMCHANNEL_CLOSED', `the connection to the port broke: ${cause.message}`, { cause }))
+        reject(
+          new VmchannelError('ERR_VMCHANNEL_CLOSED', `the connection to the port broke: ${cause.message}`, { cause }),
+        )
       })
   })
   const ended = new Promise<void>((resolve) => {

@@ -105,7 +105,8 @@ function kvm(): Finding {
     return { status: 'warn', found: `/dev/kvm does not open: ${code}`, advice }
   }
   const flags = process.arch === 'x64' ? readFileSync('/proc/cpuinfo', 'utf8') : ' vmx '
-  if (/^flags\s*:.*\s(vmx|svm)(\s|$)/m.test(flags) || process.arch !== 'x64') return { status: 'ok', found: '/dev/kvm opens' }
+  if (/^flags\s*:.*\s(vmx|svm)(\s|$)/m.test(flags) || process.arch !== 'x64')
+    return { status: 'ok', found: '/dev/kvm opens' }
   return {
     status: 'warn',
     found: '/dev/kvm opens, but the processor shows neither vmx nor svm',
@@ -153,7 +154,10 @@ function guestNames(): Finding {
   const mdev = existsSync(MDEV_CONF_PATH) && readFileSync(MDEV_CONF_PATH, 'utf8').includes(HELPER_PATH)
   const installed = rules ? 'rules for udev are installed' : mdev ? 'the line for mdev is installed' : undefined
   if (ports.length === 0)
-    return { status: 'ok', found: installed ?? 'this is no guest with ports; in a guest: vmchannel udev print | ssh guest sh' }
+    return {
+      status: 'ok',
+      found: installed ?? 'this is no guest with ports; in a guest: vmchannel udev print | ssh guest sh',
+    }
   if (installed) return { status: 'ok', found: `this guest has ${ports.length} ports; ${installed}` }
   return {
     status: 'warn',

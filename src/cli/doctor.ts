@@ -14,13 +14,17 @@ export const doctorCommand: Run = async ({ options }) => {
   const results: Result[] = []
   for (const { name, check } of CHECKS) results.push({ check: name, ...(await tried(check, options)) })
   const ok = results.every(({ status }) => status !== 'fail')
-  if (options['json']) printJson({ ok, checks: results.map(({ advice, ...rest }) => ({ ...rest, advice: advice ?? null })) })
+  if (options['json'])
+    printJson({ ok, checks: results.map(({ advice, ...rest }) => ({ ...rest, advice: advice ?? null })) })
   else report(results, ok)
   return ok ? 0 : EXIT_CODES.ERR_VMCHANNEL_PLATFORM
 }
 
 /** A check that cannot be made is no reason to keep the others to ourselves. */
-async function tried(check: (typeof CHECKS)[number]['check'], options: Readonly<Record<string, unknown>>): Promise<Finding> {
+async function tried(
+  check: (typeof CHECKS)[number]['check'],
+  options: Readonly<Record<string, unknown>>,
+): Promise<Finding> {
   try {
     return await check(options)
   } catch (error) {
@@ -45,6 +49,10 @@ function report(results: readonly Result[], ok: boolean): void {
     if (advice !== undefined) process.stdout.write(`${indent(wrap(advice, width - margin - 2), margin + 2)}\n`)
   }
   const warned = results.some(({ status }) => status === 'warn')
-  const verdict = !ok ? 'VMs cannot run here as things are.' : warned ? 'VMs can run here; see the warnings.' : 'VMs can run here.'
+  const verdict = !ok
+    ? 'VMs cannot run here as things are.'
+    : warned
+      ? 'VMs can run here; see the warnings.'
+      : 'VMs can run here.'
   process.stdout.write(`\n${paint('bold', verdict)}\n`)
 }

@@ -20,7 +20,14 @@ export function commandHelp(words: readonly string[], row: CommandRow, stream: N
   const parts = [`${bold('Usage:')} ${usageLine(words, row)}`, wrap(capital(row.summary) + '.', width)]
   for (const text of row.text ?? []) parts.push(wrap(text, width))
   if (row.args?.length)
-    parts.push(section(bold, 'Arguments', row.args.map((arg) => [arg.name, argumentText(arg)] as const), width))
+    parts.push(
+      section(
+        bold,
+        'Arguments',
+        row.args.map((arg) => [arg.name, argumentText(arg)] as const),
+        width,
+      ),
+    )
   if (row.commands)
     parts.push(
       section(
@@ -31,9 +38,23 @@ export function commandHelp(words: readonly string[], row: CommandRow, stream: N
       ),
     )
   const options = [...(row.options ?? []), ...(row === ROOT ? [] : [HELP_OPTION])]
-  parts.push(section(bold, 'Options', options.map((option) => [optionWords(option), optionText(option)] as const), width))
+  parts.push(
+    section(
+      bold,
+      'Options',
+      options.map((option) => [optionWords(option), optionText(option)] as const),
+      width,
+    ),
+  )
   if (row === ROOT)
-    parts.push(section(bold, 'Topics', TOPICS.map(({ name, title }) => [`help ${name}`, title] as const), width))
+    parts.push(
+      section(
+        bold,
+        'Topics',
+        TOPICS.map(({ name, title }) => [`help ${name}`, title] as const),
+        width,
+      ),
+    )
   if (row.examples?.length) {
     const examples = row.examples.map(({ text, command }) => `  ${text}\n${indent(command, 6)}`)
     parts.push(`${bold('Examples:')}\n${examples.join('\n')}`)

@@ -34,4 +34,3 @@ function topicText(topic: Topic): string {
   })
   return `${wrap(`${topic.name}: ${topic.title}`, width)}\n\n${parts.join('\n')}`
 }
-

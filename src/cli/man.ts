@@ -45,12 +45,22 @@ const HEADINGS: Readonly<Record<string, string>> = {
 
 function synopsis(words: readonly string[], row: CommandRow): string[] {
   if (row.commands) return row.commands.flatMap((sub) => synopsis([...words, sub.name], sub))
-  const rest = usageLine(words, row).split(' ').slice(words.length + 1)
-  return [`.B ${escape(['vmchannel', ...words].join(' '))}`, ...(rest.length > 0 ? [escape(rest.join(' '))] : []), '.br']
+  const rest = usageLine(words, row)
+    .split(' ')
+    .slice(words.length + 1)
+  return [
+    `.B ${escape(['vmchannel', ...words].join(' '))}`,
+    ...(rest.length > 0 ? [escape(rest.join(' '))] : []),
+    '.br',
+  ]
 }
 
 function command(words: readonly string[], row: CommandRow): string[] {
-  const lines = [`.SS ${escape(usageLine(words, row))}`, `${escape(capital(row.summary))}.`, ...paragraphs(row.text ?? [])]
+  const lines = [
+    `.SS ${escape(usageLine(words, row))}`,
+    `${escape(capital(row.summary))}.`,
+    ...paragraphs(row.text ?? []),
+  ]
   const terms = [
     ...(row.args ?? []).map((arg) => [arg.name, argumentText(arg)] as const),
     ...(row.options ?? []).map((option) => [flags(option), optionText(option)] as const),
@@ -65,7 +75,15 @@ function flags(row: OptionRow): string {
 }
 
 function examples(row: CommandRow): string[] {
-  return (row.examples ?? []).flatMap(({ text, command }) => ['.PP', escape(text), '.RS 4', '.nf', ...literal(command), '.fi', '.RE'])
+  return (row.examples ?? []).flatMap(({ text, command }) => [
+    '.PP',
+    escape(text),
+    '.RS 4',
+    '.nf',
+    ...literal(command),
+    '.fi',
+    '.RE',
+  ])
 }
 
 function definitions(rows: readonly (readonly [string, string])[]): string[] {

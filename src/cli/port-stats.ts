@@ -33,8 +33,7 @@ export const portStats: Run = async (call) => {
 }
 
 function ask({ args, options }: Call): Promise<PortStats[]> {
-  if (args[0] === undefined)
-    return withEveryVm(options, (client, vm) => client.request('port.stats', { vm }))
+  if (args[0] === undefined) return withEveryVm(options, (client, vm) => client.request('port.stats', { vm }))
   const port = portRef(args[0])
   return withVm(options, (client: ControlClient, vm) => client.request('port.stats', { vm, port }))
 }

@@ -57,8 +57,7 @@ function addOption(command: Command, row: OptionRow): void {
   const option = new Option(row.flags)
   if (row.env !== undefined) option.env(row.env)
   if (row.choices) option.choices(row.choices)
-  if (row.many)
-    option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value])
+  if (row.many) option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value])
   // A file may stand between the flags and these: whoever reads one adds the default.
   if (row.default !== undefined && !command.name().startsWith('serve')) option.default(row.default)
   if (valueName(row) === undefined) option.default(false)

@@ -39,7 +39,9 @@ export function readOwnOptions(
     else if (Object.hasOwn(WITH_VALUE, name)) {
       const value = equals === -1 ? argv[++at] : word.slice(equals + 1)
       if (value === undefined || value === '')
-        throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${name} has no value`, { hint: `it takes ${WITH_VALUE[name]}` })
+        throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${name} has no value`, {
+          hint: `it takes ${WITH_VALUE[name]}`,
+        })
       values[name] = value
     } else break
   }
@@ -60,7 +62,11 @@ export function logLevel(flag: string | undefined, env: string | undefined): Log
   const given = flag ?? (env || 'warn')
   const level = LOG_LEVELS.find((one) => one === given)
   if (level) return level
-  throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${flag === undefined ? 'VMCHANNEL_LOG' : '--log'}: "${given}" is no log level`, {
-    hint: `the levels are ${LOG_LEVELS.join(', ')}`,
-  })
+  throw new VmchannelError(
+    'ERR_VMCHANNEL_USAGE',
+    `${flag === undefined ? 'VMCHANNEL_LOG' : '--log'}: "${given}" is no log level`,
+    {
+      hint: `the levels are ${LOG_LEVELS.join(', ')}`,
+    },
+  )
 }

@@ -71,9 +71,13 @@ function prepare(
   if (splitCommandLine(argv).some(({ name }) => name === 'daemonize')) start.stderr = 'ignore'
   if (ports.some(({ chardev }) => chardev.kind === 'stdio')) {
     if (plan.takenFds.some((fd) => fd < 6))
-      throw new VmchannelError('ERR_VMCHANNEL_USAGE', 'a stdio port and a chardev with fd=3, 4 or 5 do not go together', {
-        hint: 'use a descriptor from 6 on',
-      })
+      throw new VmchannelError(
+        'ERR_VMCHANNEL_USAGE',
+        'a stdio port and a chardev with fd=3, 4 or 5 do not go together',
+        {
+          hint: 'use a descriptor from 6 on',
+        },
+      )
     start.terminal = { input: 0, output: 1 }
   } else if (plan.takenFds.includes(3)) {
     throw new VmchannelError('ERR_VMCHANNEL_USAGE', 'fd=3 is needed by vmchannel itself', {

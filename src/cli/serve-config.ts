@@ -28,10 +28,14 @@ function readConfig(path: string): string {
     return readFileSync(path, 'utf8')
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
-    throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', `--config ${path}: ${code === 'ENOENT' ? 'no such file' : code}`, {
-      cause,
-      hint: 'name a TOML file; "vmchannel serve --print-config" writes one',
-    })
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_NOT_FOUND',
+      `--config ${path}: ${code === 'ENOENT' ? 'no such file' : code}`,
+      {
+        cause,
+        hint: 'name a TOML file; "vmchannel serve --print-config" writes one',
+      },
+    )
   }
 }
 
@@ -52,16 +56,24 @@ function applyVmFlags(config: ServeConfig, options: Call['options'], given: (key
   } else if (config.vms.length === 1) vm = config.vms[0]!
   if (ports === undefined && socket === undefined && maxPorts === undefined) return
   if (!vm)
-    throw new VmchannelError('ERR_VMCHANNEL_USAGE', 'the configuration has several VMs: --socket, --max-ports and --port are for which one?', {
-      hint: `add --vm NAME; it has: ${config.vms.map((one) => one.name).join(', ')}`,
-    })
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_USAGE',
+      'the configuration has several VMs: --socket, --max-ports and --port are for which one?',
+      {
+        hint: `add --vm NAME; it has: ${config.vms.map((one) => one.name).join(', ')}`,
+      },
+    )
   if (ports) vm.ports = ports.map((port) => formatPortSpec(parsePortSpec(port, '--port')))
   if (socket !== undefined) vm.socket = socket
   if (maxPorts === undefined) return
   const number = /^\d{1,4}$/.test(maxPorts) ? Number(maxPorts) : 0
   if (number < 1 || number > PORT_ID_MAX + 1)
-    throw new VmchannelError('ERR_VMCHANNEL_USAGE', `--max-ports: "${maxPorts}" is no number from 1 to ${PORT_ID_MAX + 1}`, {
-      hint: 'port numbers go from 0 to one less than this; number 0 is for a console',
-    })
+    throw new VmchannelError(
+      'ERR_VMCHANNEL_USAGE',
+      `--max-ports: "${maxPorts}" is no number from 1 to ${PORT_ID_MAX + 1}`,
+      {
+        hint: 'port numbers go from 0 to one less than this; number 0 is for a console',
+      },
+    )
   vm.maxPorts = number
 }

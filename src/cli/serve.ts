@@ -31,7 +31,9 @@ export const serveCommand: Run = async ({ options }) => {
   // Before anything is made: a size that is none is the user's mistake.
   qemuArguments(config, '')
   if (config.stateDir !== undefined) process.env['VMCHANNEL_STATE_DIR'] = config.stateDir
-  const stdio = config.vms.some(({ ports }) => ports.some((port) => parsePortSpec(port, 'port').chardev.kind === 'stdio'))
+  const stdio = config.vms.some(({ ports }) =>
+    ports.some((port) => parsePortSpec(port, 'port').chardev.kind === 'stdio'),
+  )
   const device = await start(config, stdio)
   const ended = new Promise<number>((resolve) =>
     device.process.once('exit', (status, signal) => resolve(signal === null ? (status ?? 0) : 128)),
@@ -79,7 +81,7 @@ async function start(config: ServeConfig, stdio: boolean): Promise<StartedDevice
 
 function waits(port: string): boolean {
   const { chardev } = parsePortSpec(port, 'port')
-  return 'wait' in chardev && chardev.wait === true
+  return 'wait' in chardev && (chardev.wait ?? false)
 }
 
 /** QEMU's arguments for a device at `socket`, shared memory included, as the wrapper would write them. */

@@ -75,12 +75,6 @@ export const CONTROL_OPTIONS: readonly OptionRow[] = [
   },
 ]
 
-/** Name of an option's value in `Call.options`: "--dry-run" → "dryRun". */
-export function optionKey(row: OptionRow): string {
-  const long = /--([a-z-]+)/.exec(row.flags)![1]!
-  return long.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase())
-}
-
 /** The long form alone: "--vm". */
 export function longFlag(row: OptionRow): string {
   return /--[a-z-]+/.exec(row.flags)![0]

@@ -13,7 +13,8 @@ export interface Topic {
 
 const MEANING: Readonly<Record<ErrorCode, string>> = {
   ERR_VMCHANNEL_USAGE: 'an option, a port specification or an entry of a configuration file is wrong',
-  ERR_VMCHANNEL_CHARDEV: 'a socket, or the place where a port leads, cannot be opened: no directory, no permission, refused',
+  ERR_VMCHANNEL_CHARDEV:
+    'a socket, or the place where a port leads, cannot be opened: no directory, no permission, refused',
   ERR_VMCHANNEL_IN_USE: 'a socket, a name or a number has an owner that lives',
   ERR_VMCHANNEL_NOT_FOUND: 'no such port, VM, device process or file',
   ERR_VMCHANNEL_PORT: 'not possible with this port: number out of range, no number free, wrong kind',
@@ -102,7 +103,7 @@ export const TOPICS: readonly Topic[] = [
     title: 'what the exit status says',
     parts: [
       EXIT_ROWS,
-      'vmchannel qemu and vmchannel-qemu: once QEMU runs, the status is QEMU\'s own. doctor: 0 or 9.',
+      "vmchannel qemu and vmchannel-qemu: once QEMU runs, the status is QEMU's own. doctor: 0 or 9.",
       'With --json an error is one line of JSON on standard error: {"error":{"code":"ERR_VMCHANNEL_...","message":"...",' +
         '"hint":"..."}}.',
     ],

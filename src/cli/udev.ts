@@ -71,7 +71,7 @@ function readAccess({ group, mode }: Call['options']): Access {
   const access: Access = {}
   if (group !== undefined) {
     if (!/^[A-Za-z_0-9][A-Za-z0-9_.-]{0,31}$/.test(group as string))
-      throw new VmchannelError('ERR_VMCHANNEL_USAGE', `--group ${String(group)} is no name of a group`, {
+      throw new VmchannelError('ERR_VMCHANNEL_USAGE', `--group ${group as string} is no name of a group`, {
         hint: 'name a group of the guest, e.g. --group dialout',
       })
     access.group = group as string
@@ -79,7 +79,7 @@ function readAccess({ group, mode }: Call['options']): Access {
   }
   if (mode !== undefined) {
     if (!/^0?[0-7]{3}$/.test(mode as string))
-      throw new VmchannelError('ERR_VMCHANNEL_USAGE', `--mode ${String(mode)} are no permission bits`, {
+      throw new VmchannelError('ERR_VMCHANNEL_USAGE', `--mode ${mode as string} are no permission bits`, {
         hint: 'write three octal digits, e.g. --mode 0660',
       })
     access.mode = (mode as string).padStart(4, '0')

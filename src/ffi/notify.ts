@@ -26,7 +26,7 @@ export function notifyManager(path: string, state: string): void {
   const fd = check(socketFunction(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', 'NOTIFY_SOCKET')
   try {
     const len = 2 + name.length + (abstract ? 0 : 1)
-    check(Number(sendtoFunction(fd, bytes, bytes.length, MSG_NOSIGNAL, address, len)), 'sendto', path)
+    check(sendtoFunction(fd, bytes, bytes.length, MSG_NOSIGNAL, address, len), 'sendto', path)
   } finally {
     closeFd(fd)
   }

@@ -7,7 +7,15 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, sta
 import { dirname, join } from 'node:path'
 import { VmchannelError } from '../errors.ts'
 import { HELPER_PATH } from './helper.ts'
-import { helperFile, MDEV_CONF_PATH, RULES_PATH, udevFiles, withMdevLine, withoutMdevLine, type Access } from './rules.ts'
+import {
+  helperFile,
+  MDEV_CONF_PATH,
+  RULES_PATH,
+  udevFiles,
+  withMdevLine,
+  withoutMdevLine,
+  type Access,
+} from './rules.ts'
 
 export interface Change {
   path: string
@@ -74,7 +82,9 @@ function explain<T>(path: string, what: string, work: () => T): T {
     const code = (cause as NodeJS.ErrnoException).code ?? 'error'
     const denied = code === 'EACCES' || code === 'EPERM'
     throw new VmchannelError('ERR_VMCHANNEL_PLATFORM', `${path} cannot be ${what}: ${code}`, {
-      hint: denied ? 'run it as root, or with --root on a tree of yours' : 'see whether the file system is full or read-only',
+      hint: denied
+        ? 'run it as root, or with --root on a tree of yours'
+        : 'see whether the file system is full or read-only',
       cause,
       errno: code,
     })

@@ -121,8 +121,14 @@ describe('vmchannel qemu', () => {
   })
 
   it.each([
-    ['memory backend with share=off', ['-object', 'memory-backend-ram,id=m,size=128M,share=off', '-machine', 'memory-backend=m']],
-    ['memory file with share=off', ['-object', 'memory-backend-file,id=m,size=128M,mem-path=/dev/shm/x,share=off', '-machine', 'memory-backend=m']],
+    [
+      'memory backend with share=off',
+      ['-object', 'memory-backend-ram,id=m,size=128M,share=off', '-machine', 'memory-backend=m'],
+    ],
+    [
+      'memory file with share=off',
+      ['-object', 'memory-backend-file,id=m,size=128M,mem-path=/dev/shm/x,share=off', '-machine', 'memory-backend=m'],
+    ],
   ])('%s: status 7', async (_, args) => {
     const { status, stderr } = await refused([...SIZE, ...args, '-virtioserial', 'null'])
     expect(status).toBe(7)
@@ -159,7 +165,9 @@ describe('vmchannel qemu', () => {
   })
 
   it('our own options: no value, no level, --json alone', async () => {
-    expect((await refused(['--log', 'loud', ...SIZE, '-virtioserial', 'null'])).stderr).toContain('error, warn, info, debug')
+    expect((await refused(['--log', 'loud', ...SIZE, '-virtioserial', 'null'])).stderr).toContain(
+      'error, warn, info, debug',
+    )
     expect((await refused(['--qemu-binary'])).stderr).toContain('--qemu-binary has no value')
     expect((await refused(['--log'])).status).toBe(2)
     const json = await bench.run(['qemu', '--json', ...SIZE])

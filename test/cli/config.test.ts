@@ -98,7 +98,9 @@ describe('a file', () => {
 
 describe('flags over environment over file', () => {
   const print = async (args: string[], env: Record<string, string> = {}): Promise<string> => {
-    const result = await bench.run(['serve', '--print-config', ...args], { env: { VMCHANNEL_STATE_DIR: undefined, ...env } })
+    const result = await bench.run(['serve', '--print-config', ...args], {
+      env: { VMCHANNEL_STATE_DIR: undefined, ...env },
+    })
     expect(result.stderr).toBe('')
     expect(result.status).toBe(0)
     return result.stdout
@@ -122,7 +124,9 @@ describe('flags over environment over file', () => {
 
   it('--port takes the place of the ports of the file', async () => {
     const text = await print(['--config', path, '-p', 'null,name=x', '-p', 'null,name=y'])
-    expect(parseServeConfig(text, 'out').vms).toEqual([{ name: 'a', maxPorts: 4, ports: ['null,name=x', 'null,name=y'] }])
+    expect(parseServeConfig(text, 'out').vms).toEqual([
+      { name: 'a', maxPorts: 4, ports: ['null,name=x', 'null,name=y'] },
+    ])
   })
 
   it('what is printed is a file', async () => {
@@ -133,13 +137,17 @@ describe('flags over environment over file', () => {
 
   it('flags for a VM need to know which', async () => {
     writeFileSync(bench.path('many.toml'), '[[vm]]\nname = "a"\n[[vm]]\nname = "b"\n')
-    const run = (...args: string[]) => bench.run(['serve', '--print-config', '--config', bench.path('many.toml'), ...args])
+    const run = (...args: string[]) =>
+      bench.run(['serve', '--print-config', '--config', bench.path('many.toml'), ...args])
     const unclear = await run('--port', 'null')
     expect(unclear).toMatchObject({ status: 2 })
     expect(unclear.stderr).toContain('add --vm NAME; it has: a, b')
     const wrong = await run('--port', 'null', '--vm', 'c')
     expect(wrong).toMatchObject({ status: 5 })
     const right = await run('--port', 'null', '--vm', 'b')
-    expect(parseServeConfig(right.stdout, 'out').vms).toEqual([{ name: 'a', ports: [] }, { name: 'b', ports: ['null'] }])
+    expect(parseServeConfig(right.stdout, 'out').vms).toEqual([
+      { name: 'a', ports: [] },
+      { name: 'b', ports: ['null'] },
+    ])
   })
 })

@@ -10,10 +10,11 @@ import { ensureQemu } from '../../lab/fetch/qemu.ts'
 import { Machine } from '../../lab/machine.ts'
 import type { PortInfo, PortStats } from '../../src/daemon/protocol.ts'
 import { installerScript } from '../../src/udev/installer.ts'
-import { Bench, collect, MAIN, until } from './run.ts'
+import { Bench, collect, DROP_IN, MAIN, until } from './run.ts'
 
 const bench = new Bench()
 let machine: Machine
+afterAll(() => bench.close())
 
 async function dial(path: string): Promise<Socket> {
   const socket = connect(path)
@@ -25,7 +26,10 @@ async function dial(path: string): Promise<Socket> {
 function expectText(socket: Socket, text: string): Promise<void> {
   let got = ''
   return new Promise((done, fail) => {
-    const timer = setTimeout(() => fail(new Error(`got ${JSON.stringify(got)}, wanted ${JSON.stringify(text)}`)), 15_000)
+    const timer = setTimeout(
+      () => fail(new Error(`got ${JSON.stringify(got)}, wanted ${JSON.stringify(text)}`)),
+      15_000,
+    )
     socket.on('data', (chunk) => {
       got += String(chunk)
       if (!got.includes(text)) return
@@ -62,10 +66,7 @@ describe('vmchannel qemu with a guest', () => {
     })
     await machine.sh('sh /root/install.sh; mdev -d')
   })
-  afterAll(async () => {
-    await machine?.close()
-    await bench.close()
-  })
+  afterAll(() => machine?.close())
 
   it('is QEMU itself under the process id of the wrapper', () => {
     expect(readFileSync(`/proc/${machine.pid}/cmdline`, 'latin1')).toContain('qemu-system-x86_64')
@@ -100,7 +101,9 @@ describe('vmchannel qemu with a guest', () => {
     expect(table.stdout).toMatch(/^VM +PORT +NAME/)
     expect(table.stdout.split('\n')[2]).toMatch(/^first-try +2 +org\.example\.two +generic +closed +connected +unix:/)
     await json('port', 'remove', 'org.example.two')
-    await machine.sh('for i in 1 2 3 4 5 6 7 8 9 10; do [ -e /dev/vmch1 ] || break; sleep 0.2; done; ! [ -e /dev/vmch1 ]')
+    await machine.sh(
+      'for i in 1 2 3 4 5 6 7 8 9 10; do [ -e /dev/vmch1 ] || break; sleep 0.2; done; ! [ -e /dev/vmch1 ]',
+    )
     expect(existsSync(bench.path('two.sock'))).toBe(false)
     socket.destroy()
   })
@@ -143,6 +146,53 @@ describe('vmchannel qemu with a guest', () => {
     expect(readdirSync(bench.state)).toHaveLength(1)
     process.kill(machine.pid, 'SIGKILL')
     await machine.exited()
-    await until('the sockets are gone', () => !existsSync(bench.path('a.sock')) && readdirSync(bench.state).length === 0)
+    await until(
+      'the sockets are gone',
+      () => !existsSync(bench.path('a.sock')) && readdirSync(bench.state).length === 0,
+    )
+  })
+})
+
+describe('vmchannel-qemu with the command line of somebody who knows nothing of us', () => {
+  let machine: Machine
+  const path = (): string => `${machine.folder}/c.sock`
+  beforeAll(async () => {
+    machine = await Machine.boot({
+      qemu: (await ensureQemu()).path,
+      kernel: await ensureKernel('6.1'),
+      machineType: 'pc',
+      launcher: (qemu, args) => ({
+        file: process.execPath,
+        args: [
+          ...[DROP_IN, ...args, '-device', 'virtio-serial-pci'],
+          ...[
+            '-chardev',
+            `socket,id=channel0,path=${args.find((word) => word.includes('lab-qmp,path='))!.replace(/.*path=(.*)qmp.sock/, '$1c.sock')},server=on,wait=off`,
+          ],
+          ...['-device', 'virtserialport,chardev=channel0,name=org.example.channel.0'],
+        ],
+        env: { VMCHANNEL_STATE_DIR: bench.state, VMCHANNEL_QEMU: qemu },
+      }),
+    })
+  })
+  afterAll(() => machine?.close())
+
+  it('the port is ours, and works', async () => {
+    expect(await json<PortInfo[]>('port', 'list')).toMatchObject([
+      { name: 'org.example.channel.0', hostConnected: false },
+    ])
+    expect(await machine.sh('cat /sys/class/virtio-ports/*/name')).toBe('org.example.channel.0')
+    const socket = await dial(path())
+    const heard = expectText(socket, 'moved\n')
+    await machine.sh('echo moved >/dev/$(ls /sys/class/virtio-ports)')
+    await heard
+    socket.destroy()
+  })
+
+  it('SIGTERM ends QEMU in order, and everything with it', async () => {
+    process.kill(machine.pid, 'SIGTERM')
+    await machine.exited()
+    await until('the sockets are gone', () => !existsSync(path()) && readdirSync(bench.state).length === 0)
+    expect(machine.stderr).toContain('terminating on signal 15')
   })
 })

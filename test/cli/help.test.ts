@@ -27,7 +27,14 @@ describe('help', () => {
       expect(stdout).toContain(`Usage: ${['vmchannel', ...words].join(' ')}`)
       for (const option of row.options ?? []) expect(stdout).toContain(longFlag(option))
       if (!row.commands || row === TABLE) expect(stdout).toContain('Examples:')
-      expect(Math.max(...stdout.split('\n').filter((line) => !line.startsWith('      ')).map((line) => line.length))).toBeLessThan(101)
+      expect(
+        Math.max(
+          ...stdout
+            .split('\n')
+            .filter((line) => !line.startsWith('      '))
+            .map((line) => line.length),
+        ),
+      ).toBeLessThan(101)
     },
   )
 
@@ -108,9 +115,13 @@ describe('typing errors', () => {
   })
 
   it('a reader that goes away ends it without a word', async () => {
-    const { stdout, stderr, status } = spawnSync('sh', ['-c', `"${process.execPath}" "${MAIN}" help exit-codes | head -n 1`], {
-      encoding: 'utf8',
-    })
+    const { stdout, stderr, status } = spawnSync(
+      'sh',
+      ['-c', `"${process.execPath}" "${MAIN}" help exit-codes | head -n 1`],
+      {
+        encoding: 'utf8',
+      },
+    )
     expect({ stderr, status, lines: stdout.split('\n').length }).toEqual({ stderr: '', status: 0, lines: 2 })
   })
 })
@@ -130,7 +141,8 @@ describe('files made from the command table', () => {
   })
 
   it('man finds nothing wrong with it', () => {
-    const man = spawnSync('man', ['--warnings', '-l', join(ROOT, 'man/vmchannel.1')], {
+    const pager = 'man'
+    const man = spawnSync(pager, ['--warnings', '-l', join(ROOT, 'man/vmchannel.1')], {
       encoding: 'utf8',
       env: { ...process.env, MANWIDTH: '100', LC_ALL: 'C.UTF-8' },
     })
@@ -171,7 +183,10 @@ printf '%s\\n' "\${COMPREPLY[@]}"`
   })
 
   it('bash: names of ports that there are', () => {
-    bench.script('vmchannel', `#!/bin/sh\necho '[{"vm":"vm0","port":1,"name":"org.example.0"},{"vm":"vm1","port":2,"name":null}]'\n`)
+    bench.script(
+      'vmchannel',
+      `#!/bin/sh\necho '[{"vm":"vm0","port":1,"name":"org.example.0"},{"vm":"vm1","port":2,"name":null}]'\n`,
+    )
     expect(complete('vmchannel connect ')).toEqual(['org.example.0'])
     expect(complete('vmchannel connect --vm ')).toEqual(['vm0', 'vm1'])
   })
@@ -185,12 +200,16 @@ printf '%s\\n' "\${COMPREPLY[@]}"`
 
   it('the command prints what the file has', async () => {
     for (const shell of ['bash', 'zsh', 'fish'])
-      expect((await bench.run(['completion', shell])).stdout).toBe(readFileSync(join(ROOT, generatedPath(shell)), 'utf8'))
+      expect((await bench.run(['completion', shell])).stdout).toBe(
+        readFileSync(join(ROOT, generatedPath(shell)), 'utf8'),
+      )
   })
 })
 
 function generatedPath(shell: string): string {
-  return Object.keys(generatedFiles()).find((path) => path.endsWith(shell) || path.endsWith(shell === 'zsh' ? '_vmchannel' : '-'))!
+  return Object.keys(generatedFiles()).find(
+    (path) => path.endsWith(shell) || path.endsWith(shell === 'zsh' ? '_vmchannel' : '-'),
+  )!
 }
 
 it('both programs are executable by their first line', async () => {

@@ -3,7 +3,16 @@
  * where it must be real: what is passed on, what is started, and that nothing stays.
  */
 import { spawn } from 'node:child_process'
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { ensureQemu } from '../../lab/fetch/qemu.ts'
 import { Bench, collect, DROP_IN, MAIN, until, type RunOptions } from './run.ts'
@@ -14,8 +23,8 @@ beforeEach(() => {
 })
 afterEach(() => bench.close())
 
-const own = (then?: string): Record<string, string> => ({
-  VMCHANNEL_QEMU: bench.fakeQemu(then === undefined ? {} : { then }),
+const own = (script?: string): Record<string, string> => ({
+  VMCHANNEL_QEMU: bench.fakeQemu(script === undefined ? {} : { script }),
   HOME: bench.folder,
 })
 /** What the script got. */
@@ -25,15 +34,19 @@ const nothingLeft = (): Promise<unknown> => until('no device process is left', (
 const SERIAL = ['-m', '128M', '-virtioserial', 'null']
 
 describe('a run without a device of ours', () => {
-  it.each([[['-help']], [['-h']], [['--version']], [['-machine', 'none', '-qmp', 'stdio']], [['-device', '?']], [['-m', '1G', 'disk.img']]])(
-    '%j goes straight to QEMU',
-    async (args) => {
-      const result = await bench.run(args, { program: DROP_IN, env: own('echo out; echo err >&2; exit 7') })
-      expect(result).toEqual({ status: 7, signal: null, stdout: 'out\n', stderr: 'err\n' })
-      expect(ran()).toEqual(args)
-      expect(existsSync(bench.state)).toBe(false)
-    },
-  )
+  it.each([
+    [['-help']],
+    [['-h']],
+    [['--version']],
+    [['-machine', 'none', '-qmp', 'stdio']],
+    [['-device', '?']],
+    [['-m', '1G', 'disk.img']],
+  ])('%j goes straight to QEMU', async (args) => {
+    const result = await bench.run(args, { program: DROP_IN, env: own('echo out; echo err >&2; exit 7') })
+    expect(result).toEqual({ status: 7, signal: null, stdout: 'out\n', stderr: 'err\n' })
+    expect(ran()).toEqual(args)
+    expect(existsSync(bench.state)).toBe(false)
+  })
 
   it('arguments arrive byte for byte', async () => {
     const args = ['-m', '128M', '', ' a  b ', '"\'$x`\\', 'é€𝄞', '*', '--', '--dry-run', '--help']
@@ -44,10 +57,15 @@ describe('a run without a device of ours', () => {
   })
 
   it('is QEMU: process id, standard input, signals', async () => {
-    const child = bench.start(['qemu', '-m', '128M'], { env: own(`echo $$; read -r line; echo "$line"; exec sleep 60`) })
+    const child = bench.start(['qemu', '-m', '128M'], {
+      env: own(`echo $$; read -r line; echo "$line"; exec sleep 60`),
+    })
     const result = collect(child)
     child.stdin!.write('hello\n')
-    await until('it reads', () => existsSync(bench.path('ran')) && readFileSync(`/proc/${child.pid}/comm`, 'utf8') === 'sleep\n')
+    await until(
+      'it reads',
+      () => existsSync(bench.path('ran')) && readFileSync(`/proc/${child.pid}/comm`, 'utf8') === 'sleep\n',
+    )
     child.kill('SIGTERM')
     expect(await result).toEqual({ status: null, signal: 'SIGTERM', stdout: `${child.pid}\nhello\n`, stderr: '' })
   })
@@ -68,9 +86,8 @@ describe('a run without a device of ours', () => {
 
   it('one of itself in PATH is passed over', async () => {
     mkdirSync(bench.path('first'))
-    const { symlinkSync } = await import('node:fs')
     symlinkSync(DROP_IN, bench.path('first/qemu-system-x86_64'))
-    const fake = bench.fakeQemu({ then: 'echo real' })
+    const fake = bench.fakeQemu({ script: 'echo real' })
     mkdirSync(bench.path('second'))
     symlinkSync(fake, bench.path('second/qemu-system-x86_64'))
     const env = { PATH: `${bench.path('first')}:${bench.path('second')}:${process.env['PATH']}` }
@@ -80,15 +97,15 @@ describe('a run without a device of ours', () => {
 })
 
 describe('a run with a device of ours', () => {
-  const run = (args: readonly string[], then?: string, options: RunOptions = {}) =>
-    bench.run(['qemu', ...args], { ...options, env: { ...own(then), ...options.env } })
+  const run = (args: readonly string[], script?: string, options: RunOptions = {}) =>
+    bench.run(['qemu', ...args], { ...options, env: { ...own(script), ...options.env } })
 
   it('gives QEMU shared memory and a socket that listens; all is gone when QEMU ends', async () => {
     const path = bench.path('a.sock')
-    const then = `test -S '${path}' && echo port
+    const script = `test -S '${path}' && echo port
 for word; do case $word in '{'*) s=\${word##*'"path":"'}; s=\${s%%'"'*}; test -S "$s" && echo device; stat -c %a "$s";; esac; done
 exit 3`
-    const result = await run(['-m', '128M', '-virtioserial', `unix:${path}`, 'disk.img'], then)
+    const result = await run(['-m', '128M', '-virtioserial', `unix:${path}`, 'disk.img'], script)
     expect(result).toEqual({ status: 3, signal: null, stdout: 'port\ndevice\n600\n', stderr: '' })
     const args = ran()
     expect(args.slice(0, 3)).toEqual(['-m', '128M', 'disk.img'])
@@ -109,7 +126,9 @@ exit 3`
   })
 
   it('a signal while the device process starts leaves nothing', async () => {
-    const child = bench.start(['qemu', '-m', '128M', '-virtioserial', `unix:${bench.path('w.sock')},wait=on`], { env: own() })
+    const child = bench.start(['qemu', '-m', '128M', '-virtioserial', `unix:${bench.path('w.sock')},wait=on`], {
+      env: own(),
+    })
     const result = collect(child)
     await until('the socket waits for its peer', () => existsSync(bench.path('w.sock')))
     child.kill('SIGKILL')
@@ -132,7 +151,10 @@ exit 3`
 
   it('takes over a stale socket', async () => {
     const path = bench.path('stale.sock')
-    const old = spawn(process.execPath, ['-e', `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 9))`])
+    const old = spawn(process.execPath, [
+      '-e',
+      `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 9))`,
+    ])
     await new Promise((done) => old.once('exit', done))
     expect(existsSync(path)).toBe(true)
     expect((await run(['-m', '128M', '-virtioserial', `unix:${path}`])).status).toBe(0)
@@ -160,7 +182,14 @@ exit 3`
 })
 
 describe('--dry-run', () => {
-  const existing = ['-m', '1G', '-device', 'virtio-serial-pci', '-chardev', 'socket,id=c,path=/tmp/it s.sock,server=on,wait=off']
+  const existing = [
+    '-m',
+    '1G',
+    '-device',
+    'virtio-serial-pci',
+    '-chardev',
+    'socket,id=c,path=/tmp/it s.sock,server=on,wait=off',
+  ]
   const port = ['-device', 'virtserialport,chardev=c,name=org.example.0']
 
   it('prints a line that a shell reads back to the same words, and starts nothing', async () => {

@@ -65,9 +65,9 @@ export class Bench {
 
   /**
    * A QEMU that is none: answers the questions of the probe, else writes its arguments into the file `ran` and does
-   * what `then` says.
+   * what `script` says.
    */
-  fakeQemu({ version = '11.1.0', device = true, then = '' } = {}): string {
+  fakeQemu({ version = '11.1.0', device = true, script = '' } = {}): string {
     return this.script(
       'qemu',
       `#!/bin/sh
@@ -76,7 +76,7 @@ case "$*" in
   *vfio-user-pci,help*) ${device ? 'echo "vfio-user-pci options:"; echo "  socket=<SocketAddress>"; exit 0' : 'echo "Device vfio-user-pci not found" >&2; exit 1'} ;;
 esac
 for word; do printf '%s\\n' "$word"; done >'${this.path('ran')}'
-${then}
+${script}
 `,
     )
   }
@@ -105,8 +105,12 @@ export function collect(child: ChildProcess): Promise<Result> {
   })
 }
 
-export async function until<T>(what: string, look: () => T | undefined | false | Promise<T | undefined | false>, timeout = 10_000): Promise<T> {
-  for (const deadline = Date.now() + timeout; ; ) {
+export async function until<T>(
+  what: string,
+  look: () => T | undefined | false | Promise<T | undefined | false>,
+  timeout = 10_000,
+): Promise<T> {
+  for (const deadline = Date.now() + timeout; ;) {
     const found = await look()
     if (found !== undefined && found !== false) return found
     if (Date.now() > deadline) throw new Error(`not within ${timeout} ms: ${what}`)

@@ -46,7 +46,9 @@ class Screen {
   }
 
   shows(text: string | RegExp): Promise<unknown> {
-    return until(`the screen shows ${text}`, () => (typeof text === 'string' ? this.text.includes(text) : text.test(this.text)))
+    return until(`the screen shows ${text}`, () =>
+      typeof text === 'string' ? this.text.includes(text) : text.test(this.text),
+    )
   }
 
   mode(): Uint8Array {
@@ -111,7 +113,10 @@ describe('a console', () => {
       screen.type('stty size\r')
       await screen.shows(/\n31 91\r?\n/)
       screen.resize(70, 20)
-      await until('the guest knows', async () => (await machine.sh('stty size -F /dev/hvc0 2>/dev/null || stty size </dev/hvc0')) === '20 70')
+      await until(
+        'the guest knows',
+        async () => (await machine.sh('stty size -F /dev/hvc0 2>/dev/null || stty size </dev/hvc0')) === '20 70',
+      )
       // Ctrl-C is the guest's.
       screen.type('sleep 1000\r')
       await screen.shows('sleep 1000')

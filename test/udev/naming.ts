@@ -22,7 +22,12 @@ const ARGS = [
 /** The links of the guest: {vmch0: 'vport1p1', …}. */
 export async function links(machine: Machine): Promise<Record<string, string>> {
   const text = await machine.sh('cd /dev; for l in vmch*; do [ -L $l ] && echo $l $(readlink $l); done; true')
-  return Object.fromEntries(text.split('\n').filter(Boolean).map((line) => line.split(' '))) as Record<string, string>
+  return Object.fromEntries(
+    text
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => line.split(' ')),
+  ) as Record<string, string>
 }
 
 export async function eventually(machine: Machine, check: (found: Record<string, string>) => void): Promise<void> {
@@ -44,18 +49,16 @@ export function namesPorts(guest: () => Promise<GuestOptions>, start: string): v
   let second: string
 
   const plug = (id: string, nr: number, name?: string) =>
-    machine
-      .qmp('chardev-add', { id: `c-${id}`, backend: { type: 'null', data: {} } })
-      .then(() =>
-        machine.qmp('device_add', {
-          driver: 'virtserialport',
-          bus: 'vs0.0',
-          chardev: `c-${id}`,
-          id,
-          nr,
-          ...(name === undefined ? {} : { name }),
-        }),
-      )
+    machine.qmp('chardev-add', { id: `c-${id}`, backend: { type: 'null', data: {} } }).then(() =>
+      machine.qmp('device_add', {
+        driver: 'virtserialport',
+        bus: 'vs0.0',
+        chardev: `c-${id}`,
+        id,
+        nr,
+        ...(name === undefined ? {} : { name }),
+      }),
+    )
 
   beforeAll(async () => {
     machine = await Machine.boot({

@@ -14,7 +14,8 @@ const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 
 /** udev and the libraries it is linked with, of Debian trixie. */
 function ensureUdev(): Promise<string> {
-  const libraries = 'acl1|audit1|blkid1|c6|cap-ng0|cap2|crypt1|gcc-s1|kmod2|mount1|pcre2-8-0|selinux1|ssl3t64|systemd0|systemd-shared|udev1|zstd1'
+  const libraries =
+    'acl1|audit1|blkid1|c6|cap-ng0|cap2|crypt1|gcc-s1|kmod2|mount1|pcre2-8-0|selinux1|ssl3t64|systemd0|systemd-shared|udev1|zstd1'
   return ensurePackages({
     name: 'udev',
     suite: 'trixie',
