@@ -3,7 +3,7 @@
  * program that is root in a guest.
  */
 
-import { giveBack, type PciFunction } from '../driver/attach/pci-sysfs.ts'
+import type { PciFunction } from '../driver/attach/pci-sysfs.ts'
 import { attachUio, UIO_DRIVER, type UioDevice } from '../driver/attach/uio/attach.ts'
 import { ConsoleDriver } from '../driver/console.ts'
 import { PeerFault, VmchannelError } from '../errors.ts'
@@ -115,8 +115,7 @@ class Session implements GuestSession {
   }
 
   #release(): void {
-    this.#attachment?.detach()
-    const driver = giveBack(this.#pci)
+    const driver = this.#attachment?.detach()
     if (driver !== undefined) this.#log.info(`${this.#pci.bdf} is given back to ${driver}`)
   }
 

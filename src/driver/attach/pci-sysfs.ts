@@ -115,13 +115,12 @@ export function unbindDriver(pci: PciFunction): void {
   if (driverOf(pci) !== undefined) write(join(pci.path, 'driver', 'unbind'), pci.bdf)
 }
 
-/** Lets the kernel choose a driver as if we had never been here; returns the one it chose. */
-export function giveBack(pci: PciFunction): string | undefined {
-  if (!existsSync(pci.path)) return undefined
+/** Lets the kernel choose a driver as if we had never been here. */
+export function giveBack(pci: PciFunction): void {
+  if (!existsSync(pci.path)) return
   unbindDriver(pci)
   write(join(pci.path, 'driver_override'), '\n')
   write(join(BUS, 'drivers_probe'), pci.bdf)
-  return driverOf(pci)
 }
 
 function read(path: string): string {

@@ -19,7 +19,7 @@ import { findMsix, setMsix } from '../../capabilities.ts'
 import { PciRegisters } from '../../pci-registers.ts'
 import { PciTransport } from '../../pci.ts'
 import { resetDevice } from '../../transport.ts'
-import { bindDriver, driverOf, type PciFunction } from '../pci-sysfs.ts'
+import { bindDriver, driverOf, giveBack, type PciFunction } from '../pci-sysfs.ts'
 import { SysfsAccess } from './access.ts'
 import { openHugePages } from './hugepages.ts'
 
@@ -37,28 +37,30 @@ export interface UioDevice {
   readonly label: string
   /** Interrupts taken. */
   readonly interrupts: number
-  /** Resets the device, lets go of it and of its memory. It stays with UIO: see giveBack. */
-  detach(): void
+  /** Resets the device, lets go of it and of its memory, gives it back; returns the kernel driver that has it now. */
+  detach(): string | undefined
 }
 
 /** Binds the function to UIO, resets the device and makes it ready for a driver. Throws VmchannelError. */
 export function attachUio(pci: PciFunction, options: UioOptions = {}): UioDevice {
   const before = driverOf(pci)
   const access = new SysfsAccess(pci)
+  // Last of all the lock: until then nobody else may touch the function.
   const undo: (() => void)[] = [() => access.close()]
   try {
     if (!lockFile(access.configFd))
       throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `${pci.bdf} is driven by another vmchannel already`, {
         hint: 'End that process first, or name another device.',
       })
+    undo.push(() => giveBack(pci))
     bindDriver(pci, UIO_DRIVER)
     return open(pci, access, undo, options)
   } catch (error) {
-    for (const step of undo.toReversed()) step()
+    undoAll(undo)
     if (error instanceof PeerFault)
       throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', `${pci.bdf} cannot be driven: ${error.message}`, {
         cause: error,
-        hint: `It was with ${before ?? 'no driver'}. A device with disable-modern=on has only the old interface, which is not supported.`,
+        hint: `It is given back to ${before ?? 'nobody'}. A device with disable-modern=on has only the old interface, which is not supported.`,
       })
     throw error
   }
@@ -124,8 +126,20 @@ function open(pci: PciFunction, access: SysfsAccess, undo: (() => void)[], optio
       gone = true
       transport.connect(undefined)
       if (existsSync(pci.path)) registers.setConfig16(PCI_COMMAND, armed | PCI_COMMAND_INTX_DISABLE)
-      for (const step of undo.splice(0).toReversed()) step()
+      undoAll(undo)
+      return driverOf(pci)
     },
+  }
+}
+
+/** Backwards, each step whatever became of the others. */
+function undoAll(undo: (() => void)[]): void {
+  for (const step of undo.splice(0).toReversed()) {
+    try {
+      step()
+    } catch {
+      // What is told is why this began.
+    }
   }
 }
 

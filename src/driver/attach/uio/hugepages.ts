@@ -11,6 +11,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  rmSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs'
@@ -40,7 +41,8 @@ export function openHugePages(name: string): HugePages {
   if (existsSync(path)) unlinkSync(path)
   const fd = openSync(path, 'wx+', 0o600)
   const pages: HugePage[] = []
-  let added = 0
+  const note = `${RUN}/added-${name}`
+  let added = readNote(note)
 
   const grow = (len: number): Region => {
     if (len > pageSize)
@@ -49,7 +51,7 @@ export function openHugePages(name: string): HugePages {
     ftruncateSync(fd, offset + pageSize)
     let page = mapHugePage(fd, offset, pageSize)
     if (!page && addHugePage(pageSize)) {
-      added++
+      writeNote(note, ++added)
       page = mapHugePage(fd, offset, pageSize)
     }
     if (!page) throw noHugePages(pageSize)
@@ -61,7 +63,9 @@ export function openHugePages(name: string): HugePages {
     for (const page of pages.splice(0)) dropHugePage(page.address, pageSize)
     closeSync(fd)
     unlinkSync(path)
-    for (; added > 0; added--) removeHugePage(pageSize)
+    if (added > 0) setCount(pageSize, -added)
+    rmSync(note, { force: true })
+    added = 0
     if (folder === OWN_MOUNT) unmountUnused(OWN_MOUNT)
   }
 
@@ -129,8 +133,19 @@ function addHugePage(pageSize: number): boolean {
   return setCount(pageSize, 1) > 0
 }
 
-function removeHugePage(pageSize: number): void {
-  setCount(pageSize, -1)
+/** Pages that a driver which was killed had the kernel make: they are given back with our own. */
+function readNote(path: string): number {
+  const count = existsSync(path) ? Number(readFileSync(path, 'latin1')) : 0
+  return Number.isInteger(count) && count > 0 ? count : 0
+}
+
+function writeNote(path: string, count: number): void {
+  try {
+    mkdirSync(RUN, { recursive: true, mode: 0o700 })
+    writeFileSync(path, String(count))
+  } catch {
+    // Nowhere to write: after a kill those pages stay reserved until the next boot.
+  }
 }
 
 function noHugePages(pageSize: number): VmchannelError {
