@@ -93,6 +93,7 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
   /** Takes the device into use. Throws VmchannelError or PeerFault; then the device is marked FAILED. */
   start(): void {
     if (this.#running) throw new VmchannelError('ERR_VMCHANNEL_IN_USE', 'the driver runs already')
+    this.stop()
     const { features } = this.#settings
     try {
       startDevice(this.#transport, { choose: (offered) => offered & features, setUp: (accepted) => this.#setUp(accepted) })
@@ -116,10 +117,10 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
     this.#pump()
   }
 
-  /** Ends all ports and resets the device. */
+  /** Ends all ports and resets the device. Also after it has failed: until then it may write to our memory. */
   stop(): void {
-    if (!this.#running) return
-    this.#end()
+    if (this.#running) this.#end()
+    else if (this.#rings.length === 0) return
     resetDevice(this.#transport)
     this.#release()
   }

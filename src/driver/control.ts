@@ -39,7 +39,8 @@ export class ControlSender {
 
   constructor(queue: DriverQueue, pool: DmaPool) {
     this.#queue = queue
-    const slots = Math.min(SLOTS, queue.size)
+    // Half the ring at most: a device that acknowledges everything twice must not run over its own entries.
+    const slots = Math.max(1, Math.min(SLOTS, queue.size >> 1))
     this.#buffer = pool.allocate(slots * CONSOLE_CONTROL_SIZEOF)
     for (let slot = 0; slot < slots; slot++) this.#freeSlots.push(slot)
   }

@@ -80,7 +80,8 @@ export class Transmitter {
         if (!this.#haveBuffer()) {
           // The device is asked now: it may give one back before it hears that we wait.
           this.#publish()
-          if (queue.enableInterrupts()) {
+          // Half of them back is soon enough: the device has the other half to go on with.
+          if (queue.enableInterrupts(queue.inFlight >> 1)) {
             this.#reclaim()
             continue
           }

@@ -160,10 +160,20 @@ describe('control messages of a lying device', () => {
   })
 
   it('control messages that are acknowledged twice, as one emulator does it', () => {
-    const { fake, driver } = started((f) => (f.acknowledge = 2))
-    for (let i = 0; i < 500; i++) fake.say(1, ADD, 1)
-    expect(driver.running).toBe(true)
-    expect(fake.heard.filter((text) => text.startsWith('PORT_READY'))).toHaveLength(500)
+    for (const size of [2, 8, 64]) {
+      const { fake, driver } = started((f) => {
+        f.acknowledge = 2
+        f.size = size
+      })
+      for (let i = 0; i < 500; i++) fake.say(1, ADD, 1)
+      // Many at once: it was asleep.
+      fake.notify = () => {}
+      for (let id = 0; id < 4; id++) fake.say(id, ADD, 1)
+      fake.listen()
+      expect(driver.running).toBe(true)
+      expect(fake.heard.filter((text) => text.startsWith('PORT_READY')).length).toBeGreaterThan(500)
+      expect(driver.faults).toBe(0)
+    }
   })
 
   it('a control queue that breaks the rules ends everything, and the device is told FAILED', () => {
@@ -192,6 +202,11 @@ describe('control messages of a lying device', () => {
       // A late interrupt meets nobody.
       pair.fake.host.interruptQueue(2)
       pair.fake.host.configChanged()
+      // And it can start again, with rings and buffers of its own.
+      pair.driver.start()
+      pair.fake.say(1, ADD, 1)
+      pair.driver.port(1)!.attach((end) => new MemoryChardev(end))
+      expect(pair.fake.available(4)).toBe(32)
     }
   })
 })

@@ -20,8 +20,6 @@ const DEVICE_PEER = 0
 const OUR_PEER = 1
 /** The doorbell register in BAR 0, and what is written there: peer << 16 | vector. */
 const REGISTER = 12
-/** What one peer can have (8 bits). */
-export const DOORBELL_LINES_MAX = 256
 
 /** What a function's MSI-X table entry says. */
 export interface DoorbellMessage {

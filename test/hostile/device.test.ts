@@ -1,0 +1,116 @@
+/**
+ * Random devices in front of our driver: used entries that lie, control messages of any kind, indices that jump. The
+ * driver never throws into an interrupt, never hands a program bytes of another port's, and can be restarted.
+ */
+
+import { describe, expect, it } from 'vitest'
+import { fakePair } from '../driver/fake-console.ts'
+import { settle } from '../loopback/pair.ts'
+import { MemoryChardev } from '../support/memory-chardev.ts'
+import { Random } from './random.ts'
+
+const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 4)
+const SEED = process.env['FUZZ_SEED']
+const OPS = 300
+
+async function run(seed: number): Promise<void> {
+  const r = new Random(seed)
+  const chardevs: MemoryChardev[] = []
+  let failures = 0
+  const { fake, driver } = fakePair(
+    (f) => {
+      f.features |= BigInt(r.below(4)) << 28n
+      f.size = r.pick([1, 2, 16, 256])
+      f.acknowledge = f.size > 1 ? r.pick([1, 1, 1, 2]) : 1
+    },
+    {
+      receiveLen: r.pick([1, 16, 4096]),
+      transmitLen: r.pick([1, 16, 4096]),
+      onFailed: () => void failures++,
+      onPort({ event, port }) {
+        if (event === 'added' && r.chance(80)) chardevs.push(port.attach((end) => new MemoryChardev(end, r.chance(70))) as MemoryChardev)
+      },
+    },
+  )
+  driver.start()
+  for (let step = 0; step < OPS; step++) {
+    if (!driver.running) {
+      expect(failures).toBeGreaterThan(0)
+      failures = 0
+      driver.start()
+    }
+    const queue = r.pick([2, 2, 3, 4, 5, 6, 7, 0, 1])
+    switch (r.below(12)) {
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+        // A message that could be: mostly about ports that are there.
+        if (fake.available(2) > 0)
+          fake.say(r.chance(90) ? r.below(4) : r.word(), r.chance(90) ? r.pick([1, 1, 2, 4, 5, 6, 6, 7]) : r.word() & 0xffff, r.below(2), r.bytes(r.below(20)))
+        break
+      case 4:
+      case 5:
+        if (fake.available(queue) > 0 && queue % 2 === 0) fake.send(queue, new Uint8Array(r.below(5000)).fill(queue))
+        break
+      case 6:
+        if (queue === 3) fake.listen()
+        else if (fake.available(queue) > 0) fake.use(queue, fake.take(queue), 0)
+        break
+      case 7:
+        if (r.chance(15)) fake.use(queue, r.chance(50) ? r.below(300) : r.word(), r.word())
+        break
+      case 8:
+        if (r.chance(10)) {
+          fake.rings[queue]!.publishUsedIdx(r.below(65536))
+          fake.host.interruptQueue(queue)
+        }
+        break
+      case 9:
+        if (r.chance(20)) fake.host.needsReset()
+        else fake.host.configChanged()
+        break
+      case 10:
+        r.pick(chardevs)?.send(r.bytes(r.below(3000)))
+        r.pick(chardevs)?.setRoom(r.pick([0, 10, Infinity]))
+        break
+      default:
+        r.pick(chardevs)?.setConnected(r.chance(70))
+        if (r.chance(10)) await settle(1)
+    }
+    if (driver.ports.length > 4) throw new Error('more ports than the device may have')
+  }
+  // Each byte a program got carries the number of the queue it came by.
+  for (const chardev of chardevs) if (new Set(Buffer.concat(chardev.received)).size > 1) throw new Error('bytes of another port')
+  fake.acknowledge = 1
+  if (driver.running) driver.restart()
+  else driver.start()
+  fake.heard.length = 0
+  fake.say(1, 1, 1)
+  fake.say(1, 6, 1)
+  const port = driver.port(1)!
+  const chardev = port.chardev ?? port.attach((end) => new MemoryChardev(end))
+  if (!chardev.connected) (chardev as MemoryChardev).setConnected(true)
+  ;(chardev as MemoryChardev).setRoom(Infinity)
+  fake.send(4, new Uint8Array(1).fill(0x79))
+  expect((chardev as MemoryChardev).text).toBe('y')
+  // With EVENT_IDX this device never asks to be notified.
+  fake.listen()
+  expect(fake.heard).toContain('PORT_READY 1 1')
+}
+
+describe('hostile devices', () => {
+  it(`our driver survives ${SECONDS} s of them`, { timeout: (SECONDS + 60) * 1000 }, async () => {
+    if (SEED !== undefined) return run(Number(SEED))
+    const end = Date.now() + SECONDS * 1000
+    let episodes = 0
+    for (let seed = 1; Date.now() < end; seed++, episodes++)
+      try {
+        await run(seed)
+      } catch (error) {
+        throw new Error(`seed ${seed}: ${String(error)}`, { cause: error })
+      }
+    console.log(`hostile devices: ${episodes} episodes of ${OPS} steps`)
+    expect(episodes).toBeGreaterThan(5)
+  })
+})
