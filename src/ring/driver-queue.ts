@@ -216,12 +216,15 @@ export class DriverQueue {
     if (!this.#eventIdx) this.#ring.setAvailFlags(VIRTQ_AVAIL_F_NO_INTERRUPT)
   }
 
-  /** Asks for an interrupt with the next used chain; true when there is one already, and none may come for it. */
-  enableInterrupts(): boolean {
+  /**
+   * Asks for an interrupt once more than `ahead` chains are used, where EVENT_IDX allows for that, else with the next
+   * one; true when that is so already, and no interrupt may come for it.
+   */
+  enableInterrupts(ahead = 0): boolean {
     if (this.#broken) return false
-    if (this.#eventIdx) this.#ring.setUsedEvent(this.#usedIdx)
+    if (this.#eventIdx) this.#ring.setUsedEvent((this.#usedIdx + ahead) & 0xffff)
     else this.#ring.setAvailFlags(0)
-    return this.#used() > 0
+    return this.#used() > (this.#eventIdx ? ahead : 0)
   }
 
   #used(): number {
