@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeEach, expect, it } from 'vitest'
 import { QtestClient, type QtestIrq } from '../../../src/driver/attach/qtest/client.ts'
 import { connectUnix } from '../../../src/ffi/unix-listen.ts'
 import { until } from '../../machine/rig.ts'
@@ -34,6 +34,8 @@ afterEach(() => {
   server.close()
   rmSync(join(folder, 'sock'), { force: true })
 })
+
+afterAll(() => rmSync(folder, { recursive: true }))
 
 /** The peer's words lie in the socket when the client asks; the event loop has not seen them. */
 function says(text: string): void {
