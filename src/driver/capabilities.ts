@@ -74,7 +74,11 @@ export function findStructures(registers: PciRegisters, barSizes: readonly numbe
     if (!kind || found.has(type)) continue
     const needed = VIRTIO_PCI_CAP_SIZEOF + (type === VIRTIO_PCI_CAP_NOTIFY_CFG ? 4 : 0)
     if (registers.config8(at + 2) < needed || at + needed > 256) continue
-    const structure = { bar: registers.config8(at + 4), offset: registers.config32(at + 8), len: registers.config32(at + 12) }
+    const structure = {
+      bar: registers.config8(at + 4),
+      offset: registers.config32(at + 8),
+      len: registers.config32(at + 12),
+    }
     if (!usable(structure, kind, barSizes)) continue
     found.set(type, structure)
     if (type === VIRTIO_PCI_CAP_NOTIFY_CFG) multiplier = registers.config32(at + VIRTIO_PCI_CAP_SIZEOF)

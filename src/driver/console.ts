@@ -96,7 +96,10 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
     this.stop()
     const { features } = this.#settings
     try {
-      startDevice(this.#transport, { choose: (offered) => offered & features, setUp: (accepted) => this.#setUp(accepted) })
+      startDevice(this.#transport, {
+        choose: (offered) => offered & features,
+        setUp: (accepted) => this.#setUp(accepted),
+      })
     } catch (error) {
       this.#transport.connect(undefined)
       this.#release()

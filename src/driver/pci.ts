@@ -161,7 +161,9 @@ export class PciTransport implements Transport {
     const { notify } = this.structures
     const offset = this.#read16(VIRTIO_PCI_COMMON_Q_NOFF) * notify.multiplier
     if (offset + 2 > notify.len)
-      throw new PeerFault(`queue ${queue} would be notified at ${offset}, past the ${notify.len} bytes there are (§4.1.4.4)`)
+      throw new PeerFault(
+        `queue ${queue} would be notified at ${offset}, past the ${notify.len} bytes there are (§4.1.4.4)`,
+      )
     this.#notifyOffset.set(queue, notify.offset + offset)
     this.#write16(VIRTIO_PCI_COMMON_Q_ENABLE, 1)
     if (this.#read16(VIRTIO_PCI_COMMON_Q_ENABLE) !== 1) throw new PeerFault(`the device did not enable queue ${queue}`)

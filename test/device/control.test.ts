@@ -129,7 +129,10 @@ describe('what a driver hears', () => {
   })
 
   it('RESIZE in either order, for consoles and with F_SIZE only', async () => {
-    for (const [resizeOrder, hex] of [['cols-rows', '50001900'], ['rows-cols', '19005000']] as const) {
+    for (const [resizeOrder, hex] of [
+      ['cols-rows', '50001900'],
+      ['rows-cols', '19005000'],
+    ] as const) {
       const raw = new RawDriver({ device: { maxPorts: 4, resizeOrder } })
       await raw.host({ console: true, policy: 'drop-oldest' })
       raw.start().ready()
@@ -140,7 +143,7 @@ describe('what a driver hears', () => {
     }
     const raw = new RawDriver()
     await raw.host({ console: true, policy: 'drop-oldest' })
-    raw.start(1n << 32n | 2n).ready()
+    raw.start((1n << 32n) | 2n).ready()
     raw.control(0, VIRTIO_CONSOLE_PORT_READY, 1)
     raw.device.resizePort(0, 80, 25)
     expect(raw.messages().filter((text) => text.startsWith('RESIZE'))).toEqual([])
@@ -186,7 +189,12 @@ describe('odd drivers', () => {
     raw.start().ready()
     const queue = raw.queue(CONTROL_TRANSMITQ)
     queue.takeUsed()
-    for (const message of [encodeControl(1, 3, 1), encodeControl(1, 6, 1), new Uint8Array(1), encodeControl(9, 99, 9)]) {
+    for (const message of [
+      encodeControl(1, 3, 1),
+      encodeControl(1, 6, 1),
+      new Uint8Array(1),
+      encodeControl(9, 99, 9),
+    ]) {
       raw.send(CONTROL_TRANSMITQ, message)
       expect(queue.takeUsed()).toEqual([{ id: 0, len: 0 }])
     }
@@ -251,7 +259,13 @@ describe('odd drivers', () => {
       raw.control(0xffffffff, VIRTIO_CONSOLE_DEVICE_READY, 1)
       raw.control(1, VIRTIO_CONSOLE_PORT_READY, 1)
       for (const used of queue.takeUsed()) expect(used.len).toBeLessThanOrEqual(len)
-      for (let i = 0; i < 8; i++) expect(queue.page(i).subarray(len).every((byte) => byte === 0xaa)).toBe(true)
+      for (let i = 0; i < 8; i++)
+        expect(
+          queue
+            .page(i)
+            .subarray(len)
+            .every((byte) => byte === 0xaa),
+        ).toBe(true)
       expect(raw.needsReset).toBe(false)
       // In proper buffers everything can be had again.
       for (let i = 8; i < 16; i++) queue.postPage(i)
@@ -317,7 +331,7 @@ describe('odd drivers', () => {
     for (const order of [[1, 3], [3, 1], [3]]) {
       const { raw } = await hibernated()
       for (const id of order) raw.open(id)
-      expect(raw.messages(), `order ${order}`).toContain('DEVICE_REMOVE 3 1')
+      expect(raw.messages(), `order ${order.join()}`).toContain('DEVICE_REMOVE 3 1')
     }
   })
 

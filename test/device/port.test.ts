@@ -10,7 +10,10 @@ import { BASIC, RawDriver, type RawOptions } from '../hostile/raw-driver.ts'
 /** A driver that has port 1 open, and the test behind it. */
 async function open(settings: Partial<Omit<PortSettings, 'id'>> = {}, options: RawOptions = {}, connected = true) {
   const raw = new RawDriver(options)
-  const { port, chardev } = await raw.host({ name: 'org.test.0', ...settings, ...(settings.console ? { id: 1 } : {}) }, connected)
+  const { port, chardev } = await raw.host(
+    { name: 'org.test.0', ...settings, ...(settings.console ? { id: 1 } : {}) },
+    connected,
+  )
   raw.start().ready().open(1)
   raw.messages()
   return { raw, port, chardev, transmitq: raw.queue(transmitqOf(1)), receiveq: raw.queue(receiveqOf(1)) }
@@ -52,7 +55,12 @@ describe('guest to host', () => {
   it('a chain of many descriptors, a writable one among them, and one without any byte', async () => {
     const { transmitq, chardev, raw } = await open()
     transmitq.page(0).set(Buffer.from('abcdef'))
-    for (const [i, [at, len]] of [[0, 1], [1, 3], [4, 0], [4, 2]].entries())
+    for (const [i, [at, len]] of [
+      [0, 1],
+      [1, 3],
+      [4, 0],
+      [4, 2],
+    ].entries())
       transmitq.desc(i, transmitq.pageAddress(0) + at!, len!, VIRTQ_DESC_F_NEXT, i + 1)
     transmitq.desc(4, transmitq.pageAddress(1), 4096, VIRTQ_DESC_F_WRITE)
     transmitq.avail(0)
@@ -60,7 +68,10 @@ describe('guest to host', () => {
     transmitq.avail(10)
     transmitq.notify()
     expect(chardev.text).toBe('abcdef')
-    expect(transmitq.takeUsed()).toEqual([{ id: 0, len: 0 }, { id: 10, len: 0 }])
+    expect(transmitq.takeUsed()).toEqual([
+      { id: 0, len: 0 },
+      { id: 10, len: 0 },
+    ])
     expect(raw.needsReset).toBe(false)
   })
 
@@ -99,7 +110,8 @@ describe('guest to host', () => {
     const { transmitq, chardev, port } = await open({ policy: 'drop-oldest', buffer: 10 })
     chardev.room = 0
     for (let i = 0; i < 128; i++) transmitq.page(i).fill(i)
-    for (let i = 0; i < 128; i++) transmitq.desc(i, transmitq.pageAddress(i), 4096, i < 127 ? VIRTQ_DESC_F_NEXT : 0, i + 1)
+    for (let i = 0; i < 128; i++)
+      transmitq.desc(i, transmitq.pageAddress(i), 4096, i < 127 ? VIRTQ_DESC_F_NEXT : 0, i + 1)
     transmitq.avail(0)
     transmitq.notify()
     expect(port.stats()).toMatchObject({ held: 10, guestToHostDropped: 128 * 4096 - 10 })
@@ -109,7 +121,12 @@ describe('guest to host', () => {
 
   it('a console is never held, whatever the host does', async () => {
     const { transmitq, chardev, port } = await open({ console: true, policy: 'drop-oldest', buffer: 64 }, {}, false)
-    for (const act of [() => {}, () => chardev.setConnected(true), () => (chardev.room = 0), () => chardev.setConnected(false)]) {
+    for (const act of [
+      () => {},
+      () => chardev.setConnected(true),
+      () => (chardev.room = 0),
+      () => chardev.setConnected(false),
+    ]) {
       act()
       fill(transmitq, 20, 50)
       expect(transmitq.takeUsed()).toHaveLength(20)
@@ -145,7 +162,10 @@ describe('guest to host', () => {
 
   it('with EVENT_IDX an interrupt comes for the entry asked for, and for no other', async () => {
     const { raw, transmitq } = await open()
-    raw.start(BASIC | (1n << 29n)).ready().open(1)
+    raw
+      .start(BASIC | (1n << 29n))
+      .ready()
+      .open(1)
     const queue = raw.queue(5)
     expect(queue).not.toBe(transmitq)
     raw.interrupts.length = 0
@@ -183,7 +203,11 @@ describe('host to guest', () => {
     expect(receiveq.takeUsed()).toEqual([])
     chardev.send(Buffer.alloc(250, 7))
     await settle()
-    expect(receiveq.takeUsed()).toEqual([{ id: 0, len: 100 }, { id: 1, len: 100 }, { id: 2, len: 50 }])
+    expect(receiveq.takeUsed()).toEqual([
+      { id: 0, len: 100 },
+      { id: 1, len: 100 },
+      { id: 2, len: 50 },
+    ])
     chardev.send('x')
     await settle()
     expect(receiveq.takeUsed()).toEqual([{ id: 3, len: 1 }])
@@ -211,7 +235,10 @@ describe('host to guest', () => {
     chardev.send('89')
     await settle()
     const text = (): string =>
-      receiveq.takeUsed().map(({ id, len }) => Buffer.from(receiveq.page(id).subarray(0, len)).toString()).join('')
+      receiveq
+        .takeUsed()
+        .map(({ id, len }) => Buffer.from(receiveq.page(id).subarray(0, len)).toString())
+        .join('')
     expect(text()).toBe('1234567')
     raw.control(1, VIRTIO_CONSOLE_PORT_OPEN, 1)
     expect(receiveq.takeUsed()).toEqual([])
@@ -284,7 +311,12 @@ describe('closing', () => {
     expect(early.port.stats()).toMatchObject({ guestToHostDropped: 0, guestToHostBytes: 20 })
   })
 
-  for (const [onClose, dropped] of [[undefined, 0], ['keep', 0], ['discard', 13], ['drain', 13]] as const)
+  for (const [onClose, dropped] of [
+    [undefined, 0],
+    ['keep', 0],
+    ['discard', 13],
+    ['drain', 13],
+  ] as const)
     it(`guest closes, ${onClose ?? 'unset'}: of what the host sent ${dropped} bytes are dropped`, async () => {
       const { raw, chardev, port, receiveq } = await open({ onClose, drainMs: 30 })
       chardev.send('for the guest')

@@ -111,7 +111,9 @@ describe('queues', () => {
         expect(get16(NOTIFY_OFF)).toBe(queue)
       }
       set16(SELECT, queues)
-      expect([get16(SIZE), get16(VECTOR), get16(ENABLE), get16(NOTIFY_OFF), get32AtZero(raw)]).toEqual([0, 0xffff, 0, 0, 0])
+      expect([get16(SIZE), get16(VECTOR), get16(ENABLE), get16(NOTIFY_OFF), get32AtZero(raw)]).toEqual([
+        0, 0xffff, 0, 0, 0,
+      ])
     }
     function get32AtZero(raw: RawDriver): number {
       const { common } = raw.transport.structures
@@ -204,7 +206,11 @@ describe('queues', () => {
     const { raw, get16, get32, set16 } = registers()
     const { chardev } = await raw.host({ policy: 'block' })
     const { chardev: other } = await raw.host()
-    raw.start(BASIC | (1n << 40n)).ready().open(1).open(2)
+    raw
+      .start(BASIC | (1n << 40n))
+      .ready()
+      .open(1)
+      .open(2)
     chardev.room = 1
     raw.send(transmitqOf(1), Buffer.from('abc'))
     set16(SELECT, transmitqOf(1))
@@ -249,7 +255,26 @@ describe('accesses of any shape', () => {
     const { raw } = registers()
     raw.start()
     for (let bar = 0; bar < 8; bar++)
-      for (const offset of [0, 1, 3, 0x13, 0x39, 0x3b, 0x3f, 0xfff, 0x1000, 0x1fff, 0x2000, 0x2003, 0x200b, 0x2fff, 0x3000, 0x3001, 0x7fff, 2 ** 31])
+      for (const offset of [
+        0,
+        1,
+        3,
+        0x13,
+        0x39,
+        0x3b,
+        0x3f,
+        0xfff,
+        0x1000,
+        0x1fff,
+        0x2000,
+        0x2003,
+        0x200b,
+        0x2fff,
+        0x3000,
+        0x3001,
+        0x7fff,
+        2 ** 31,
+      ])
         for (const len of [0, 1, 2, 3, 4, 5, 8, 64, 4096]) {
           if (offset === 0x13 || offset === 0x10) continue
           raw.pci.readBar(bar, offset, new Uint8Array(len))
@@ -263,7 +288,8 @@ describe('accesses of any shape', () => {
     const { raw } = registers()
     raw.start()
     const { notify } = raw.transport.structures
-    for (const queue of [10, 11, 500, 1000]) raw.pci.writeBar(notify.bar, notify.offset + 4 * queue, Uint8Array.of(0, 0))
+    for (const queue of [10, 11, 500, 1000])
+      raw.pci.writeBar(notify.bar, notify.offset + 4 * queue, Uint8Array.of(0, 0))
     expect(raw.needsReset).toBe(false)
   })
 
@@ -285,7 +311,8 @@ describe('accesses of any shape', () => {
     const { device } = raw.transport.structures
     raw.pci.writeBar(device!.bar, device!.offset, Buffer.alloc(8, 0xff))
     expect(config(0, 12).toString('hex')).toBe('000000000400000000000000')
-    for (const letter of 'panic') raw.registers.setBar32(device!.bar, device!.offset + 8, letter.charCodeAt(0) + 0x12345600)
+    for (const letter of 'panic')
+      raw.registers.setBar32(device!.bar, device!.offset + 8, letter.charCodeAt(0) + 0x12345600)
     expect(chardev.text).toBe('panic')
   })
 })
@@ -329,7 +356,19 @@ describe('configuration space', () => {
     set(4, 0x3000 + 4 * transmitqOf(1), 2)
     raw.pci.writeConfig(window + 16, Uint8Array.of(transmitqOf(1), 0))
     expect(raw.queue(transmitqOf(1)).usedIdx).toBe(1)
-    for (const [bar, offset, len] of [[4, 0, 3], [4, 1, 4], [4, 0, 0], [4, 0, 8], [4, 0x10000000, 4], [1, 0, 4], [0, 0, 4], [6, 0, 4], [255, 0, 4], [4, 0xfffffffc, 4], [4, 0xffffffff, 1]] as const) {
+    for (const [bar, offset, len] of [
+      [4, 0, 3],
+      [4, 1, 4],
+      [4, 0, 0],
+      [4, 0, 8],
+      [4, 0x10000000, 4],
+      [1, 0, 4],
+      [0, 0, 4],
+      [6, 0, 4],
+      [255, 0, 4],
+      [4, 0xfffffffc, 4],
+      [4, 0xffffffff, 1],
+    ] as const) {
       set(bar, offset, len)
       raw.pci.writeConfig(window + 16, new Uint8Array(4))
       raw.pci.readConfig(window + 16, new Uint8Array(4))

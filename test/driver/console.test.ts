@@ -73,7 +73,8 @@ describe('control messages of a lying device', () => {
       fake.say(...args)
       count++
     }
-    for (const id of [4, 5, 0x7fffffff, 0xffffffff]) for (const event of [ADD, REMOVE, CONSOLE, OPEN, NAME, 99]) say(id, event, 1)
+    for (const id of [4, 5, 0x7fffffff, 0xffffffff])
+      for (const event of [ADD, REMOVE, CONSOLE, OPEN, NAME, 99]) say(id, event, 1)
     for (const event of [REMOVE, CONSOLE, RESIZE, OPEN, NAME, 0, 3, 8, 0xffff]) say(2, event, 1)
     for (let len = 0; len < 8; len++) {
       fake.send(2, new Uint8Array(len).fill(1))

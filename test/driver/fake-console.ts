@@ -104,8 +104,9 @@ export class FakeConsole implements VirtioDevice {
   use(queue: number, id: number, len: number, interrupt = true): void {
     const ring = this.rings[queue]!
     ring.setUsed(this.#used[queue]!, id, len)
-    this.#used[queue] = (this.#used[queue]! + 1) & 0xffff
-    ring.publishUsedIdx(this.#used[queue]!)
+    const idx = (this.#used[queue]! + 1) & 0xffff
+    this.#used[queue] = idx
+    ring.publishUsedIdx(idx)
     if (interrupt) this.host.interruptQueue(queue)
   }
 

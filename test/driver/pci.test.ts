@@ -12,7 +12,11 @@ import { resetDevice, startDevice, type Transport } from '../../src/driver/trans
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
 
 /** Our own function with a configuration space that a test may change: reads come from a copy. */
-function machine(change: (space: Uint8Array) => void = () => {}): { access: PciAccess; space: Uint8Array; accesses: [string, number, number, number][] } {
+function machine(change: (space: Uint8Array) => void = () => {}): {
+  access: PciAccess
+  space: Uint8Array
+  accesses: [string, number, number, number][]
+} {
   const fn = new VirtioPci(new ConsoleDevice({ maxPorts: 4 }), new GuestMemory())
   const space = new Uint8Array(256)
   fn.readConfig(0, space)
@@ -100,19 +104,22 @@ describe('capabilities', () => {
   it('any configuration space whatever ends in structures inside their BARs, or in a PeerFault', () => {
     const { space, access } = machine()
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.integer({ min: 0x34, max: 255 }), fc.nat(255)), { maxLength: 30 }), (changes) => {
-        const before = space.slice()
-        for (const [at, byte] of changes) space[at] = byte
-        try {
-          const { common, notify, isr, device } = findStructures(new PciRegisters(access), access.barSizes)
-          for (const { bar, offset, len } of [common, notify, isr, ...(device ? [device] : [])])
-            expect(offset + len).toBeLessThanOrEqual(access.barSizes[bar]!)
-        } catch (error) {
-          expect(error).toBeInstanceOf(PeerFault)
-        } finally {
-          space.set(before)
-        }
-      }),
+      fc.property(
+        fc.array(fc.tuple(fc.integer({ min: 0x34, max: 255 }), fc.nat(255)), { maxLength: 30 }),
+        (changes) => {
+          const before = space.slice()
+          for (const [at, byte] of changes) space[at] = byte
+          try {
+            const { common, notify, isr, device } = findStructures(new PciRegisters(access), access.barSizes)
+            for (const { bar, offset, len } of [common, notify, isr, ...(device ? [device] : [])])
+              expect(offset + len).toBeLessThanOrEqual(access.barSizes[bar]!)
+          } catch (error) {
+            expect(error).toBeInstanceOf(PeerFault)
+          } finally {
+            space.set(before)
+          }
+        },
+      ),
       { numRuns: 2000 },
     )
   })
@@ -129,9 +136,16 @@ describe('identity', () => {
     return new PciTransport(access, { vectors: 0 }).deviceId
   }
   it('any revision, modern and transitional; what is not virtio says what it is', () => {
-    expect([open(0x1af4, 0x1043), open(0x1af4, 0x1043, 0), open(0x1af4, 0x1043, 99), open(0x1af4, 0x1003, 0)]).toEqual([3, 3, 3, 3])
+    expect([open(0x1af4, 0x1043), open(0x1af4, 0x1043, 0), open(0x1af4, 0x1043, 99), open(0x1af4, 0x1003, 0)]).toEqual([
+      3, 3, 3, 3,
+    ])
     expect(open(0x1af4, 0x1041)).toBe(1)
-    for (const [vendor, device] of [[0x8086, 0x1043], [0x1af4, 0x1040], [0x1af4, 0x1080], [0xffff, 0xffff]] as const)
+    for (const [vendor, device] of [
+      [0x8086, 0x1043],
+      [0x1af4, 0x1040],
+      [0x1af4, 0x1080],
+      [0xffff, 0xffff],
+    ] as const)
       expect(() => open(vendor, device)).toThrow(VmchannelError)
     expect(() => open(0x8086, 0x1043)).toThrow(/8086:1043/)
   })
@@ -152,7 +166,17 @@ describe('registers', () => {
       },
     })
     transport.notify(0)
-    const widths: Record<number, number> = { 0x10: 2, 0x12: 2, 0x14: 1, 0x15: 1, 0x16: 2, 0x18: 2, 0x1a: 2, 0x1c: 2, 0x1e: 2 }
+    const widths: Record<number, number> = {
+      0x10: 2,
+      0x12: 2,
+      0x14: 1,
+      0x15: 1,
+      0x16: 2,
+      0x18: 2,
+      0x1a: 2,
+      0x1c: 2,
+      0x1e: 2,
+    }
     for (const [kind, bar, offset, len] of accesses) {
       expect(offset % len, `${kind} ${offset}`).toBe(0)
       expect(bar).toBe(4)
@@ -169,7 +193,6 @@ describe('registers', () => {
       [2, [0, 1, 1, 1, 1, 1]],
       [1, [0, 0, 0, 0, 0, 0]],
     ] as const) {
-      const { access } = machine()
       const memory = new GuestMemory()
       const fn = new VirtioPci(new ConsoleDevice({ maxPorts: 4 }), memory)
       memory.add({ base: 0, size: 0x10000, bytes: new Uint8Array(0x10000), address: 0, writable: true })
@@ -179,7 +202,8 @@ describe('registers', () => {
       transport.writeDriverFeatures(1n << 32n)
       transport.writeStatus(11)
       transport.connect({ queues: (queues) => void heard.push(queues.join()), config: () => void heard.push('config') })
-      for (let queue = 0; queue < 5; queue++) transport.enableQueue(queue, 2, { desc: 0, avail: 0x100, used: 0x200 }, true)
+      for (let queue = 0; queue < 5; queue++)
+        transport.enableQueue(queue, 2, { desc: 0, avail: 0x100, used: 0x200 }, true)
       const common = transport.structures.common
       const registers = new PciRegisters(fn)
       const mapped = [registers.bar16(4, common.offset + 0x10)]
@@ -199,7 +223,10 @@ describe('registers', () => {
 
   it('a vector that the device does not map is an error with a way out', () => {
     const { access } = machine()
-    const transport = new PciTransport({ ...access, readBar: (_bar, _offset, out) => void out.fill(0xff) }, { vectors: 2 })
+    const transport = new PciTransport(
+      { ...access, readBar: (_bar, _offset, out) => void out.fill(0xff) },
+      { vectors: 2 },
+    )
     expect(() => transport.connect({ queues() {}, config() {} })).toThrow(VmchannelError)
   })
 

@@ -12,8 +12,9 @@ export function hexDump(fn: PciFunction): string {
   const bytes = new Uint8Array(256)
   fn.readConfig(0, bytes)
   const hex = (n: number, width = 2): string => n.toString(16).padStart(width, '0')
-  const lines = Array.from({ length: 16 }, (_, i) =>
-    `${hex(16 * i)}: ${[...bytes.subarray(16 * i, 16 * i + 16)].map((byte) => hex(byte)).join(' ')}`,
+  const lines = Array.from(
+    { length: 16 },
+    (_, i) => `${hex(16 * i)}: ${[...bytes.subarray(16 * i, 16 * i + 16)].map((byte) => hex(byte)).join(' ')}`,
   )
   return `00:05.0 Communication controller: Red Hat, Inc. Virtio 1.0 console (rev 01)\n${lines.join('\n')}\n\n`
 }

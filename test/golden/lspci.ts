@@ -27,14 +27,21 @@ export function decode(bytes: Uint8Array, slot = '00:05.0'): string {
   }
   for (let at = u8(0x34); at; at = u8(at + 1)) {
     if (u8(at) === 9) {
-      lines.push(`\tCapabilities: [${hex(at, 2)}] Vendor Specific Information: VirtIO: ${TYPES[u8(at + 3)] ?? '<unknown>'}`)
+      lines.push(
+        `\tCapabilities: [${hex(at, 2)}] Vendor Specific Information: VirtIO: ${TYPES[u8(at + 3)] ?? '<unknown>'}`,
+      )
       const multiplier = u8(at + 3) === 2 ? ` multiplier=${hex(u32(at + 16), 8)}` : ''
       lines.push(`\t\tBAR=${u8(at + 4)} offset=${hex(u32(at + 8), 8)} size=${hex(u32(at + 12), 8)}${multiplier}`)
     } else if (u8(at) === 0x11) {
       const control = u16(at + 2)
       const mask = flags(control, [['Masked', 14]])
-      lines.push(`\tCapabilities: [${hex(at, 2)}] MSI-X: ${flags(control, [['Enable', 15]])} Count=${(control & 0x7ff) + 1} ${mask}`)
-      for (const [name, offset] of [['Vector table', 4], ['PBA', 8]] as const)
+      lines.push(
+        `\tCapabilities: [${hex(at, 2)}] MSI-X: ${flags(control, [['Enable', 15]])} Count=${(control & 0x7ff) + 1} ${mask}`,
+      )
+      for (const [name, offset] of [
+        ['Vector table', 4],
+        ['PBA', 8],
+      ] as const)
         lines.push(`\t\t${name}: BAR=${u32(at + offset) & 7} offset=${hex((u32(at + offset) & ~7) >>> 0, 8)}`)
     } else lines.push(`\tCapabilities: [${hex(at, 2)}] #${hex(u8(at), 2)}`)
   }

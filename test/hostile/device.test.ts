@@ -28,7 +28,8 @@ async function run(seed: number): Promise<void> {
       transmitLen: r.pick([1, 16, 4096]),
       onFailed: () => void failures++,
       onPort({ event, port }) {
-        if (event === 'added' && r.chance(80)) chardevs.push(port.attach((end) => new MemoryChardev(end, r.chance(70))) as MemoryChardev)
+        if (event === 'added' && r.chance(80))
+          chardevs.push(port.attach((end) => new MemoryChardev(end, r.chance(70))) as MemoryChardev)
       },
     },
   )
@@ -47,7 +48,12 @@ async function run(seed: number): Promise<void> {
       case 3:
         // A message that could be: mostly about ports that are there.
         if (fake.available(2) > 0)
-          fake.say(r.chance(90) ? r.below(4) : r.word(), r.chance(90) ? r.pick([1, 1, 2, 4, 5, 6, 6, 7]) : r.word() & 0xffff, r.below(2), r.bytes(r.below(20)))
+          fake.say(
+            r.chance(90) ? r.below(4) : r.word(),
+            r.chance(90) ? r.pick([1, 1, 2, 4, 5, 6, 6, 7]) : r.word() & 0xffff,
+            r.below(2),
+            r.bytes(r.below(20)),
+          )
         break
       case 4:
       case 5:
@@ -81,7 +87,8 @@ async function run(seed: number): Promise<void> {
     if (driver.ports.length > 4) throw new Error('more ports than the device may have')
   }
   // Each byte a program got carries the number of the queue it came by.
-  for (const chardev of chardevs) if (new Set(Buffer.concat(chardev.received)).size > 1) throw new Error('bytes of another port')
+  for (const chardev of chardevs)
+    if (new Set(Buffer.concat(chardev.received)).size > 1) throw new Error('bytes of another port')
   fake.acknowledge = 1
   if (driver.running) driver.restart()
   else driver.start()

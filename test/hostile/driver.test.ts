@@ -22,6 +22,7 @@ const BUFFER = 4096
 const PORTS = 4
 
 let looks = 0
+// oxlint-disable-next-line typescript/unbound-method -- applied to its object below
 const gather = DeviceQueue.prototype.gather
 
 /** Without a spy: those remember every call. */
@@ -98,7 +99,9 @@ class Episode {
         raw.transport.writeStatus(r.chance(20) ? r.below(256) : r.pick([0, 1, 3, 11, 15]))
         return
       case 1: {
-        const features = r.chance(70) ? BASIC | (BigInt(r.below(4)) << 28n) | (BigInt(r.below(2)) << 40n) : BigInt(r.word())
+        const features = r.chance(70)
+          ? BASIC | (BigInt(r.below(4)) << 28n) | (BigInt(r.below(2)) << 40n)
+          : BigInt(r.word())
         try {
           if (r.chance(30)) raw.start(features)
         } catch (error) {
@@ -144,7 +147,11 @@ class Episode {
       case 10:
       case 11:
         if (raw.queue(3) && raw.queue(3).size > 0)
-          raw.control(r.chance(80) ? r.below(PORTS) : r.word(), r.chance(80) ? r.pick([0, 3, 6]) : r.below(65536), r.below(3))
+          raw.control(
+            r.chance(80) ? r.below(PORTS) : r.word(),
+            r.chance(80) ? r.pick([0, 3, 6]) : r.below(65536),
+            r.below(3),
+          )
         return
       case 12:
         if (r.chance(30)) await this.addPort(r.below(PORTS))
@@ -180,7 +187,8 @@ class Episode {
       const i = r.below(queue.size)
       queue.desc(i, queue.pageAddress(i), r.pick([8, 100, 4096]), index & 1 ? 0 : 2)
       queue.avail(i)
-    } else if (op === 20) queue.setAvailIdx(queue.availIdx + r.pick([0, 1, 2, queue.size, queue.size + 1, r.below(65536), -1]))
+    } else if (op === 20)
+      queue.setAvailIdx(queue.availIdx + r.pick([0, 1, 2, queue.size, queue.size + 1, r.below(65536), -1]))
     else if (op === 21) queue.avail(r.chance(80) ? r.below(queue.size) : r.below(65536))
     else if (op === 22) queue.setAvailFlags(r.below(2))
     else if (op === 23) queue.setUsedEvent(r.chance(50) ? queue.usedIdx : r.below(65536))

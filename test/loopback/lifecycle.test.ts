@@ -63,7 +63,10 @@ describe('ports', () => {
       await settle(round % 3)
       pair.device.removePort(1)
       await settle(2)
-      for (const [text, who] of [[host.text, 'guest'], [guest.text, 'host']] as const)
+      for (const [text, who] of [
+        [host.text, 'guest'],
+        [guest.text, 'host'],
+      ] as const)
         expect(`${who} ${round} `.repeat(500).startsWith(text)).toBe(true)
     }
     expect(pair.log).toEqual([])
@@ -152,7 +155,10 @@ describe('a device of one port', () => {
   })
 
   it('a driver that knows no MULTIPORT gets port 0 of a device that has it', async () => {
-    const pair = new Pair({ device: { maxPorts: 4 }, driver: { features: DRIVER_FEATURES & ~VIRTIO_CONSOLE_F_MULTIPORT } })
+    const pair = new Pair({
+      device: { maxPorts: 4 },
+      driver: { features: DRIVER_FEATURES & ~VIRTIO_CONSOLE_F_MULTIPORT },
+    })
     const { chardev: host } = await pair.host({ console: true, policy: 'drop-oldest' })
     const { port: other } = await pair.host({ name: 'unseen' })
     pair.driver.start()

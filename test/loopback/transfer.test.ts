@@ -25,7 +25,7 @@ describe('transfer', () => {
     'a vector for each queue': {},
     'one vector shared by all queues': { attach: { vectors: 2 } },
     'one vector for everything': { attach: { vectors: 1 } },
-    'INTx': { attach: { vectors: 0 } },
+    INTx: { attach: { vectors: 0 } },
     'no EVENT_IDX': { driver: { features: DRIVER_FEATURES & ~VIRTIO_RING_F_EVENT_IDX } },
     'no INDIRECT_DESC': { driver: { features: DRIVER_FEATURES & ~VIRTIO_RING_F_INDIRECT_DESC } },
     'INTx, no EVENT_IDX': { attach: { vectors: 0 }, driver: { features: DRIVER_FEATURES & ~VIRTIO_RING_F_EVENT_IDX } },
@@ -51,7 +51,12 @@ describe('transfer', () => {
       expect(pair.log).toEqual([])
       expect(pair.device.faults + pair.driver.faults + pair.machine.spurious).toBe(0)
       const [port] = pair.device.ports
-      expect(port!.stats()).toMatchObject({ guestToHostBytes: at, hostToGuestBytes: at, guestToHostDropped: 0, hostToGuestDropped: 0 })
+      expect(port!.stats()).toMatchObject({
+        guestToHostBytes: at,
+        hostToGuestBytes: at,
+        guestToHostDropped: 0,
+        hostToGuestDropped: 0,
+      })
     })
   }
 
@@ -100,10 +105,13 @@ describe('transfer', () => {
 
   it('512 ports less one: a device full of ports, all open, all talk', async () => {
     const pair = new Pair({ device: { maxPorts: 511 }, driver: { receiveBuffers: 1, receiveLen: 64, transmitLen: 64 } })
-    const hosts = []
+    const hosts: Awaited<ReturnType<Pair['host']>>[] = []
     for (let i = 0; i < 510; i++) hosts.push(await pair.host({ name: `port.${i}` }))
     pair.driver.start()
-    await until(() => pair.driver.ports.filter((port) => port.name && port.hostOpen).length === 510, 'all ports are there')
+    await until(
+      () => pair.driver.ports.filter((port) => port.name && port.hostOpen).length === 510,
+      'all ports are there',
+    )
     const guests = hosts.map(({ port }) => pair.guest(port.id))
     await settle()
     for (const [i, { chardev }] of guests.entries()) chardev.send(`to host ${i}`)

@@ -67,7 +67,12 @@ describe('GuestMemory', () => {
           const memory = new GuestMemory()
           // Sixteen pages of 16 bytes, some there, one of them read-only; the byte at n is n.
           for (const page of pages)
-            memory.add(region(page * 16, 16, { bytes: Uint8Array.from({ length: 16 }, (_, i) => page * 16 + i), writable: page !== readOnly }))
+            memory.add(
+              region(page * 16, 16, {
+                bytes: Uint8Array.from({ length: 16 }, (_, i) => page * 16 + i),
+                writable: page !== readOnly,
+              }),
+            )
           const list = new Iovec()
           const there = (n: number): boolean => pages.includes(n >> 4) && (!writable || n >> 4 !== readOnly)
           const wanted = Array.from({ length: len }, (_, i) => address + i)

@@ -13,9 +13,23 @@ afterEach(() => vi.restoreAllMocks())
 describe('the two ends', () => {
   it('any sequence of adds, publishes, partial moves, completions and takes conserves bytes, order and descriptors', () => {
     const step = fc.oneof(
-      { weight: 4, arbitrary: fc.record({ op: fc.constant('add' as const), lens: fc.array(fc.nat(40), { minLength: 1, maxLength: 6 }) }) },
+      {
+        weight: 4,
+        arbitrary: fc.record({
+          op: fc.constant('add' as const),
+          lens: fc.array(fc.nat(40), { minLength: 1, maxLength: 6 }),
+        }),
+      },
       { weight: 2, arbitrary: fc.record({ op: fc.constant('publish' as const) }) },
-      { weight: 4, arbitrary: fc.record({ op: fc.constant('move' as const), bytes: fc.nat(90), limit: fc.integer({ min: 1, max: 100 }), chains: fc.integer({ min: 1, max: 5 }) }) },
+      {
+        weight: 4,
+        arbitrary: fc.record({
+          op: fc.constant('move' as const),
+          bytes: fc.nat(90),
+          limit: fc.integer({ min: 1, max: 100 }),
+          chains: fc.integer({ min: 1, max: 5 }),
+        }),
+      },
       { weight: 2, arbitrary: fc.record({ op: fc.constant('flush' as const) }) },
       { weight: 3, arbitrary: fc.record({ op: fc.constant('take' as const), most: fc.nat(6) }) },
     )
@@ -165,22 +179,11 @@ describe('order of publication', () => {
     const bench = new Bench(8)
     const driver = bench.driver()
     const device = bench.device()
-    const trace: string[] = []
-    const setUsed = SplitRing.prototype.setUsed
-    vi.spyOn(SplitRing.prototype, 'setUsed').mockImplementation(function (this: SplitRing, idx, id, len) {
-      trace.push(`element ${idx}`)
-      setUsed.call(this, idx, id, len)
-    })
-    const publish = SplitRing.prototype.publishUsedIdx
-    vi.spyOn(SplitRing.prototype, 'publishUsedIdx').mockImplementation(function (this: SplitRing, idx) {
-      trace.push(`index ${idx}`)
-      publish.call(this, idx)
-    })
-    const flags = SplitRing.prototype.availFlags
-    vi.spyOn(SplitRing.prototype, 'availFlags').mockImplementation(function (this: SplitRing) {
-      trace.push('suppression')
-      return flags.call(this)
-    })
+    const spies = {
+      element: vi.spyOn(SplitRing.prototype, 'setUsed'),
+      index: vi.spyOn(SplitRing.prototype, 'publishUsedIdx'),
+      suppression: vi.spyOn(SplitRing.prototype, 'availFlags'),
+    }
     for (let i = 0; i < 3; i++) driver.add([{ address: DATA, len: 1 }], [])
     driver.publish()
     const batch = new Batch()
@@ -188,7 +191,14 @@ describe('order of publication', () => {
     device.complete(batch, 3)
     device.flush()
     // One publication for the whole batch, and only then the look at whether anybody wants to hear of it.
-    expect(trace).toEqual(['element 0', 'element 1', 'element 2', 'index 3', 'suppression'])
+    const trace = Object.entries(spies).flatMap(([name, { mock }]) =>
+      mock.calls.map((args, i) => ({
+        order: mock.invocationCallOrder[i]!,
+        text: [name, ...args.slice(0, 1)].join(' '),
+      })),
+    )
+    const texts = trace.toSorted((x, y) => x.order - y.order).map(({ text }) => text)
+    expect(texts).toEqual(['element 0', 'element 1', 'element 2', 'index 3', 'suppression'])
   })
 
   it('avail idx becomes visible only after its entries', () => {
@@ -276,7 +286,14 @@ describe('a device that lies to the driver', () => {
     const driver = bench.driver()
     const used: Used = { head: 0, len: 0 }
     for (let round = 0; round < 50; round++) {
-      const head = driver.add([{ address: DATA, len: 1 }, { address: DATA, len: 2 }, { address: DATA, len: 3 }], [])
+      const head = driver.add(
+        [
+          { address: DATA, len: 1 },
+          { address: DATA, len: 2 },
+          { address: DATA, len: 3 },
+        ],
+        [],
+      )
       driver.publish()
       bench.region.bytes.fill(0xff, 0, 8 * 16)
       bench.ring.setUsed(round, head, 0)
@@ -289,7 +306,12 @@ describe('a device that lies to the driver', () => {
   it('used out of order is fine', () => {
     const bench = new Bench(8)
     const driver = bench.driver()
-    const heads = [3, 1, 2].map((n) => driver.add(Array.from({ length: n }, () => ({ address: DATA, len: n })), []))
+    const heads = [3, 1, 2].map((n) =>
+      driver.add(
+        Array.from({ length: n }, () => ({ address: DATA, len: n })),
+        [],
+      ),
+    )
     driver.publish()
     const used: Used = { head: 0, len: 0 }
     for (const [i, head] of heads.toReversed().entries()) bench.ring.setUsed(i, head, 0)

@@ -29,7 +29,11 @@ describe('the console device in numbers', () => {
     expect(seen.has(CONTROL_RECEIVEQ) || seen.has(CONTROL_TRANSMITQ)).toBe(false)
     expect([portOfQueue(2), portOfQueue(3)]).toEqual([undefined, undefined])
     // The table of §5.3.2.
-    expect([0, 1, 2].map((port) => [receiveqOf(port), transmitqOf(port)])).toEqual([[0, 1], [4, 5], [6, 7]])
+    expect([0, 1, 2].map((port) => [receiveqOf(port), transmitqOf(port)])).toEqual([
+      [0, 1],
+      [4, 5],
+      [6, 7],
+    ])
     expect(queuesFor(CONSOLE_PORTS_MAX)).toBe(1024)
   })
 
@@ -60,14 +64,21 @@ describe('the console device in numbers', () => {
   it('control messages: what is encoded is decoded, from any place in memory; less than eight bytes is none', () => {
     const u = (bits: number) => fc.nat(2 ** bits - 1)
     fc.assert(
-      fc.property(u(32), u(16), u(16), fc.uint8Array({ maxLength: 40 }), fc.nat(15), (id, event, value, tail, shift) => {
-        const bytes = encodeControl(id, event, value, tail)
-        const moved = new Uint8Array(shift + bytes.length + 3)
-        moved.set(bytes, shift)
-        expect(decodeControl(moved.subarray(shift, shift + bytes.length))).toEqual({ id, event, value })
-        expect(bytes.subarray(8)).toEqual(tail)
-        expect(decodeControl(bytes.subarray(0, 7))).toBeUndefined()
-      }),
+      fc.property(
+        u(32),
+        u(16),
+        u(16),
+        fc.uint8Array({ maxLength: 40 }),
+        fc.nat(15),
+        (id, event, value, tail, shift) => {
+          const bytes = encodeControl(id, event, value, tail)
+          const moved = new Uint8Array(shift + bytes.length + 3)
+          moved.set(bytes, shift)
+          expect(decodeControl(moved.subarray(shift, shift + bytes.length))).toEqual({ id, event, value })
+          expect(bytes.subarray(8)).toEqual(tail)
+          expect(decodeControl(bytes.subarray(0, 7))).toBeUndefined()
+        },
+      ),
     )
     expect([...encodeControl(0x01020304, 0x0506, 0x0708)]).toEqual([4, 3, 2, 1, 6, 5, 8, 7])
   })
