@@ -31,7 +31,7 @@ export function numberPorts(ports: readonly NamedPort[], maxPorts: number, names
     }
     const owner = taken.get(id)
     if (owner !== undefined) {
-      throw new VmchannelError('ERR_VMCHANNEL_PORT', `${argument}: port number ${id} is already used by ${owner}`, {
+      throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `${argument}: port number ${id} is already used by ${owner}`, {
         hint: 'give another number, or none: the first free one from 1 is taken',
       })
     }
@@ -59,7 +59,7 @@ export function claimName(name: string, argument: string, names: Map<string, str
   const owner = names.get(name)
   if (owner !== undefined) {
     throw new VmchannelError(
-      'ERR_VMCHANNEL_PORT',
+      'ERR_VMCHANNEL_IN_USE',
       `${argument}: the port name "${printable(name)}" is already used by ${owner}`,
       { hint: 'a name can be used once in a VM; give this port another one' },
     )

@@ -104,13 +104,13 @@ describe('vmchannel qemu', () => {
 
   it('two ports of one name', async () => {
     const { status, stderr } = await refused([...SIZE, '-virtioserial', 'null,name=a', '-virtioserial', 'null,name=a'])
-    expect(status).toBe(6)
+    expect(status).toBe(4)
     expect(stderr).toContain('"a"')
   })
 
   it('two ports of one number', async () => {
     const { status, stderr } = await refused([...SIZE, '-virtioserial', 'null,nr=4', '-virtioserial', 'null,nr=4'])
-    expect(status).toBe(6)
+    expect(status).toBe(4)
     expect(stderr).toContain('4')
   })
 

@@ -205,11 +205,11 @@ describe('-virtioserial', () => {
     ['-virtioserial null,nr=0', 'ERR_VMCHANNEL_PORT', /port number 0 is reserved/],
     [
       '-virtioserial null,nr=5 -virtioserial pty,nr=5',
-      'ERR_VMCHANNEL_PORT',
+      'ERR_VMCHANNEL_IN_USE',
       /-virtioserial pty,nr=5: port number 5 .*null/,
     ],
-    ['-virtioserial null,name=a -virtioserial pty,name=a', 'ERR_VMCHANNEL_PORT', /name "a" is already used/],
-    [`${LIBGUESTFS} -virtioserial null,name=org.libguestfs.channel.0`, 'ERR_VMCHANNEL_PORT', /already used by -device/],
+    ['-virtioserial null,name=a -virtioserial pty,name=a', 'ERR_VMCHANNEL_IN_USE', /name "a" is already used/],
+    [`${LIBGUESTFS} -virtioserial null,name=org.libguestfs.channel.0`, 'ERR_VMCHANNEL_IN_USE', /already used by -device/],
     [
       '-virtioserial-device max_ports=2 -virtioserial null,nr=2',
       'ERR_VMCHANNEL_PORT',

@@ -202,14 +202,14 @@ describe('port numbers', () => {
   })
 
   it.each([
-    ['virtserialport,nr=1,@ virtserialport,nr=1,@', /number 1 is already used/],
-    ['virtserialport,nr=0,@', /number 0 is reserved/],
-    ['virtserialport,nr=4,@', /out of range, the device has 4 ports \(0 to 3\)/],
-    ['virtserialport,@ virtserialport,@ virtserialport,@ virtserialport,@', /out of range/],
-    ['virtserialport,name=a,@ virtserialport,name=a,@', /name "a" is already used/],
-  ])('refuses %s', (text, message) => {
+    ['virtserialport,nr=1,@ virtserialport,nr=1,@', /number 1 is already used/, 'IN_USE'],
+    ['virtserialport,nr=0,@', /number 0 is reserved/, 'PORT'],
+    ['virtserialport,nr=4,@', /out of range, the device has 4 ports \(0 to 3\)/, 'PORT'],
+    ['virtserialport,@ virtserialport,@ virtserialport,@ virtserialport,@', /out of range/, 'PORT'],
+    ['virtserialport,name=a,@ virtserialport,name=a,@', /name "a" is already used/, 'IN_USE'],
+  ])('refuses %s', (text, message, code) => {
     expect(() => ports(text)).toThrow(
-      expect.objectContaining({ code: 'ERR_VMCHANNEL_PORT', message: expect.stringMatching(message) }),
+      expect.objectContaining({ code: `ERR_VMCHANNEL_${code}`, message: expect.stringMatching(message) }),
     )
   })
 })
