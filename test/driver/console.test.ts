@@ -236,6 +236,8 @@ describe('data queues of a lying device', () => {
     ]) {
       const pair = open()
       spoil(pair)
+      // What comes back on a transmitq is looked at when a buffer is needed.
+      pair.chardev.send('x')
       expect(pair.events).toContain('broken 1')
       expect(pair.chardev.closed).toBe(true)
       expect(pair.driver.faults).toBe(1)
