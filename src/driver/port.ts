@@ -101,10 +101,14 @@ export class DriverPort implements ChardevEnd {
   // --- interrupts
 
   transmit(): void {
-    if (!this.#gone) this.#transmitter.run()
+    if (!this.#gone) this.#transmitter.poll()
   }
   receive(): void {
-    if (!this.#gone) this.#receiver.run()
+    if (!this.#gone) this.#receiver.poll()
+  }
+  /** Looks without having been interrupted; true when the device has given something back. */
+  poll(): boolean {
+    return !this.#gone && (this.#receiver.poll() || this.#transmitter.poll())
   }
 
   // --- what the device says

@@ -59,6 +59,19 @@ export class Receiver {
     this.run()
   }
 
+  /** The same where the device has used something since, and nothing otherwise; false then. */
+  poll(): boolean {
+    try {
+      // While the chardev is full, what comes is left where it is.
+      if (this.#waiting.length > 0 || !this.queue.hasUsed()) return false
+    } catch (error) {
+      this.#owner.fault(this.queue, error)
+      return true
+    }
+    this.run()
+    return true
+  }
+
   /** Takes what the device has used, and hands it on as far as the chardev takes it. */
   run(): void {
     const { queue } = this
@@ -66,12 +79,14 @@ export class Receiver {
       let full = false
       do {
         queue.disableInterrupts()
-        full = !this.#deliver()
-        while (!full && queue.takeUsed(this.#used)) {
-          const { head, len } = this.#used
-          this.#waiting.push({ buffer: this.#bufferOf[head]!, len })
-          if (this.#waiting.length === IOVEC_MAX || !queue.hasUsed()) full = !this.#deliver()
-        }
+        do {
+          // All of it first: a chardev with one taker at a time gives him as much as there is.
+          while (this.#waiting.length < IOVEC_MAX && queue.takeUsed(this.#used)) {
+            const { head, len } = this.#used
+            this.#waiting.push({ buffer: this.#bufferOf[head]!, len })
+          }
+          full = !this.#deliver()
+        } while (!full && queue.hasUsed())
         // While the chardev is full no interrupt is of use: `writable` comes back here.
       } while (!full && queue.enableInterrupts())
       if (full) this.counters.receiveStalls++
@@ -115,8 +130,7 @@ export class Receiver {
     list.clear()
     let skip = this.#offset
     for (const { buffer, len } of this.#waiting) {
-      const { bytes } = this.#buffers[buffer]!
-      if (len > skip) list.push(bytes, skip, len - skip, 0)
+      if (len > skip) this.#pool.memory.append(list, this.#buffers[buffer]!.address + skip, len - skip, true)
       skip = 0
     }
     return list.total

@@ -32,6 +32,8 @@ export class Transmitter {
   readonly #used: Used = { head: 0, len: 0 }
   #open = false
   #deferred = false
+  /** All buffers are with the device, and it has been asked to say when one is back. */
+  #stalled = false
 
   constructor(
     queue: DriverQueue,
@@ -65,10 +67,23 @@ export class Transmitter {
     return this.queue.inFlight
   }
 
+  /** The same where it waits for the device, and that has given something back; false otherwise. */
+  poll(): boolean {
+    try {
+      if (!this.#stalled || !this.queue.hasUsed()) return false
+    } catch (error) {
+      this.#owner.fault(this.queue, error)
+      return true
+    }
+    this.run()
+    return true
+  }
+
   /** Moves what the chardev has, as far as there are buffers. */
   run(): void {
     const { queue, chardev } = this
     try {
+      this.#stalled = false
       queue.disableInterrupts()
       this.#reclaim()
       if (!chardev || !this.#open) {
@@ -86,6 +101,7 @@ export class Transmitter {
             continue
           }
           this.counters.transmitStalls++
+          this.#stalled = true
           chardev.setReading(false)
           return
         }
@@ -116,7 +132,8 @@ export class Transmitter {
     const { list } = this.#owner
     list.clear()
     const most = Math.min(this.#free.length, this.queue.free, TRANSMIT_CHAIN_MAX)
-    for (let i = 0; i < most; i++) list.push(this.#buffers[this.#free.at(-1 - i)!]!.bytes, 0, this.#len, 0)
+    for (let i = 0; i < most; i++)
+      this.#pool.memory.append(list, this.#buffers[this.#free.at(-1 - i)!]!.address, this.#len, true)
     return list
   }
 

@@ -4,6 +4,7 @@
  */
 
 import { readFileSync } from 'node:fs'
+import { BusyLoop } from '../chardev/cuse/busy-loop.ts'
 import { CuseDevice } from '../chardev/cuse/device.ts'
 import { describeError } from '../errors.ts'
 import type { DriverPort } from '../driver/port.ts'
@@ -35,6 +36,7 @@ export class PortBoard {
   readonly #settling = new Map<DriverPort, NodeJS.Timeout>()
   /** Device number of all our nodes: the kernel has few majors, and gives one to each device that names none. */
   #major = 0
+  readonly #busy = new BusyLoop(() => this.#poll())
 
   constructor(options: BoardOptions) {
     this.#options = options
@@ -43,6 +45,11 @@ export class PortBoard {
   /** Paths of the nodes, by port id. */
   get nodes(): Map<number, string> {
     return new Map([...this.#shown].map(([port, { name }]) => [port.id, `/dev/${name}`]))
+  }
+
+  /** After an interrupt: there is more to come. */
+  served(): void {
+    this.#busy.run()
   }
 
   handle({ event, port }: DriverPortEvent): void {
@@ -56,6 +63,13 @@ export class PortBoard {
     else if (event === 'named' || event === 'host-open') this.#show(port)
     else if (event === 'removed' || event === 'broken' || event === 'stopped') this.#hide(port)
     if (event === 'host-open' || event === 'host-close') this.#shown.get(port)?.device.setHostOpen(port.hostOpen)
+  }
+
+  /** Looks into the rings of all ports that programs have open. */
+  #poll(): boolean {
+    let some = false
+    for (const [port, { device }] of this.#shown) if (device.connected && port.poll()) some = true
+    return some
   }
 
   #settled(port: DriverPort): void {
@@ -72,7 +86,9 @@ export class PortBoard {
     const minor = lowestFree(new Set(all.map((shown) => shown.minor)))
     const major = all.length === 0 ? 0 : this.#major
     try {
-      const device = port.attach((end) => new CuseDevice({ name, major, minor, share }, end)) as CuseDevice
+      const device = port.attach(
+        (end) => new CuseDevice({ name, major, minor, share, busy: this.#busy }, end),
+      ) as CuseDevice
       this.#shown.set(port, { device, name, minor, link: undefined })
       if (major === 0) this.#major = majorOf(name)
       device.setHostOpen(port.hostOpen)

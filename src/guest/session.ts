@@ -69,7 +69,7 @@ class Session implements GuestSession {
     // Nobody has to wait for it.
     this.ended.catch(() => {})
     try {
-      this.#attachment = attachUio(pci, { onGone: () => this.#gone() })
+      this.#attachment = attachUio(pci, { onGone: () => this.#gone(), onServed: () => this.#board.served() })
       const { transport, pool } = this.#attachment
       this.driver = new ConsoleDriver(transport, pool, {
         log,

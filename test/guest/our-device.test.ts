@@ -92,7 +92,7 @@ describe('our driver on our device', () => {
     const waiting = await startVmtest(rig.machine, 'poll', [NODE, 20_000, 'out'])
     peer.resume()
     expect((await waiting.result()).revents).toEqual(['OUT'])
-    await until(() => rig.port(NAME).guestOpen === false, 'the guest has closed')
+    await until(() => !rig.port(NAME).guestOpen, 'the guest has closed')
   })
 
   it('wakes a poll when data comes', async () => {
@@ -151,7 +151,7 @@ describe('our driver on our device', () => {
     await until(() => rig.port('late').guestOpen, 'the guest has opened')
     peer.write('before')
     await cat.waitForOutput(/before/)
-    await rig.device.removePort(rig.port('late').id)
+    rig.device.removePort(rig.port('late').id)
     await guestPath(rig.machine, '/dev/vmch2', false)
     await guestPath(rig.machine, '/dev/virtio-ports/late', false)
     expect((await cat.wait()).output).toMatch(/^before.*(No such device|ENODEV|not connected)/s)

@@ -45,6 +45,15 @@ export interface Request {
   readonly bytes: Uint8Array
 }
 
+/** Calls come from the event loop, or from inside `serve`. */
+export interface ChannelOwner {
+  handle(request: Request): void
+  /** The event loop has brought requests, and they were dealt with. */
+  served(): void
+  /** The kernel has ended the device. */
+  lost(): void
+}
+
 // One of each for all devices: a request is dealt with, or copied, before the next one is read.
 const input = fixedBuffer(BUFFER_LEN)
 const words = new Uint32Array(input.bytes.buffer)
@@ -55,22 +64,22 @@ let bounce: FixedBuffer | undefined
 export class CuseChannel {
   readonly #fd: number
   readonly #watch: Watch
-  readonly #onRequest: (request: Request) => void
-  readonly #onGone: () => void
+  readonly #owner: ChannelOwner
   #open = true
 
   /** Makes /dev/NAME, which is there when this returns. Throws VmchannelError. */
-  constructor(identity: CuseIdentity, onRequest: (request: Request) => void, onGone: () => void) {
+  constructor(identity: CuseIdentity, owner: ChannelOwner) {
     this.#fd = openDevice(identity.name)
-    this.#onRequest = onRequest
-    this.#onGone = onGone
+    this.#owner = owner
     try {
       this.#initialise(identity)
     } catch (error) {
       closeFd(this.#fd)
       throw error
     }
-    this.#watch = new Watch(this.#fd, () => this.serve())
+    this.#watch = new Watch(this.#fd, () => {
+      if (this.serve()) this.#owner.served()
+    })
     this.#watch.want(true, false)
   }
 
@@ -118,11 +127,11 @@ export class CuseChannel {
       if (len === 0) break
       if (len < 0) {
         this.close()
-        this.#onGone()
+        this.#owner.lost()
         break
       }
       some = true
-      this.#onRequest({ opcode: words[W_OPCODE]!, unique: uniqueAt(W_UNIQUE), words, bytes: input.bytes })
+      this.#owner.handle({ opcode: words[W_OPCODE]!, unique: uniqueAt(W_UNIQUE), words, bytes: input.bytes })
     }
     return some
   }

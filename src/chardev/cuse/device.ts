@@ -9,6 +9,7 @@
 
 import type { Iovec } from '../../mem/iovec.ts'
 import type { Chardev, ChardevEnd } from '../chardev.ts'
+import type { BusyLoop } from './busy-loop.ts'
 import { CuseChannel, uniqueAt, type Request } from './channel.ts'
 import * as wire from './wire.ts'
 
@@ -18,6 +19,8 @@ const WAITING_MAX = 256
 export interface CuseOptions extends wire.CuseIdentity {
   /** Several programs may have it open; otherwise the second one gets EBUSY. */
   share?: boolean
+  /** Told of devices that have requests. */
+  busy?: BusyLoop
 }
 
 interface Waiting {
@@ -45,6 +48,7 @@ export class CuseDevice implements Chardev {
   readonly #end: ChardevEnd
   readonly #share: boolean
   readonly #channel: CuseChannel
+  readonly #busy: BusyLoop | undefined
   readonly #opens = new Map<number, Open>()
   #nextFile = 1
   readonly #reads: Waiting[] = []
@@ -60,11 +64,15 @@ export class CuseDevice implements Chardev {
     this.#share = options.share ?? false
     this.place = `/dev/${options.name}`
     this.label = `cuse:${options.name}`
-    this.#channel = new CuseChannel(
-      options,
-      (request) => this.#handle(request),
-      () => this.#lost(),
-    )
+    this.#busy = options.busy
+    this.#channel = new CuseChannel(options, {
+      handle: (request) => this.#handle(request),
+      served: () => {
+        this.#busy?.touch(this)
+        this.#busy?.run()
+      },
+      lost: () => this.#lost(),
+    })
   }
 
   get connected(): boolean {
@@ -98,6 +106,7 @@ export class CuseDevice implements Chardev {
       this.#reads.shift()
       done += this.#channel.replyList(read.unique, list, done, read.len)
     }
+    if (done > 0) this.#busy?.touch(this)
     this.#input = done < list.total
     if (this.#input) this.#wake()
     return done
@@ -140,6 +149,7 @@ export class CuseDevice implements Chardev {
     this.#hostOpen = false
     this.#refuseAll()
     this.#channel.close()
+    this.#busy?.forget(this)
   }
 
   // --- requests

@@ -28,6 +28,8 @@ export const UIO_DRIVER = 'uio_pci_generic'
 export interface UioOptions extends DmaPoolOptions {
   /** The function is gone: unplugged, or taken away from UIO. Called from the event loop, once. */
   onGone?: () => void
+  /** An interrupt has been served; the pin is still masked. */
+  onServed?: () => void
 }
 
 export interface UioDevice {
@@ -109,6 +111,7 @@ function open(pci: PciFunction, access: SysfsAccess, undo: (() => void)[], optio
     }
     if (taken) interrupts++
     transport.intx()
+    options.onServed?.()
     if (!gone) registers.setConfig16(PCI_COMMAND, armed)
   }
   const watch = new Watch(fd, serve)

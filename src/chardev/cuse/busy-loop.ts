@@ -1,0 +1,70 @@
+/**
+ * Looks for more work before it goes to sleep: after a request the next one is usually near, and a turn of the event
+ * loop costs more than all the rest. For a short while it asks the devices that were busy and the rings, and gives the
+ * processor away in between: on one processor that is when the program that waits for us makes its next request.
+ *
+ * An idle driver sleeps; one that is busy all the time still lets the event loop have a turn every few milliseconds.
+ */
+
+import { microseconds, yieldCpu } from '../../ffi/yield.ts'
+
+/** Something with requests: deals with those that are there, and says whether there were any. */
+export interface Busy {
+  serve(): boolean
+}
+
+/** How long to look when nothing comes; how long a device is asked after its last request; the longest stay. */
+const PATIENCE_US = 150
+const RECENT_US = 2000
+const STAY_US = 4000
+
+export class BusyLoop {
+  readonly #poll: () => boolean
+  readonly #recent = new Map<Busy, number>()
+  #running = false
+  #resume = false
+
+  /** `poll` looks into the rings; true when something was there. */
+  constructor(poll: () => boolean) {
+    this.#poll = poll
+  }
+
+  /** A device has had a request, or an answer: it will have another request soon. */
+  touch(device: Busy): void {
+    this.#recent.set(device, microseconds())
+  }
+
+  forget(device: Busy): void {
+    this.#recent.delete(device)
+  }
+
+  /** Stays until nothing comes any more. Called from the event loop, after something has happened. */
+  run(): void {
+    if (this.#running || this.#resume) return
+    this.#running = true
+    const start = microseconds()
+    let last = start
+    for (;;) {
+      let some = this.#poll()
+      for (const [device, at] of this.#recent) {
+        if (device.serve()) {
+          this.#recent.set(device, last)
+          some = true
+        } else if (last - at > RECENT_US) this.#recent.delete(device)
+      }
+      const now = microseconds()
+      if (some) last = now
+      else if (now - last > PATIENCE_US || this.#recent.size === 0) break
+      else yieldCpu()
+      if (now - start > STAY_US) {
+        this.#resume = true
+        setImmediate(() => {
+          this.#resume = false
+          this.run()
+        })
+        break
+      }
+    }
+    this.#running = false
+  }
+}
