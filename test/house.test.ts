@@ -20,9 +20,9 @@ const code = new Map(
 )
 
 function imports(file: string): string[] {
-  return [...text.get(file)!.matchAll(/^(?:import|export)\b[^'"]*?from '([^']+)'|^import '([^']+)'|\bimport\('([^']+)'\)/gm)].map(
-    (m) => m[1] ?? m[2] ?? m[3]!,
-  )
+  return [
+    ...text.get(file)!.matchAll(/^(?:import|export)\b[^'"]*?from '([^']+)'|^import '([^']+)'|\bimport\('([^']+)'\)/gm),
+  ].map((m) => m[1] ?? m[2] ?? m[3]!)
 }
 
 /** src/ring/chain.ts imports '../mem/iovec.ts' → "mem/iovec.ts". */
@@ -67,7 +67,8 @@ describe('the house', () => {
       ring: /^(spec|mem|ring|errors\.ts)/,
       ffi: /^(ffi|chardev\/chardev\.ts|errors\.ts|mem\/iovec\.ts|log\.ts)/,
       device: /^(spec|mem|ring|device|ffi|errors\.ts|log\.ts|chardev\/chardev\.ts)/,
-      driver: /^(spec|mem|ring|driver|ffi|errors\.ts|log\.ts|chardev\/chardev\.ts|device\/attach\/loopback\.ts|device\/pci\/function\.ts)/,
+      driver:
+        /^(spec|mem|ring|driver|ffi|errors\.ts|log\.ts|chardev\/chardev\.ts|device\/attach\/loopback\.ts|device\/pci\/function\.ts)/,
       chardev: /^(chardev|ffi|mem|errors\.ts|log\.ts)/,
       qemu: /^(qemu|chardev|port-spec\.ts|errors\.ts|log\.ts|spec)/,
     }
@@ -84,17 +85,21 @@ describe('the house', () => {
   it('only attachments and back ends make native calls', () => {
     const may = /^src\/(ffi|chardev|daemon|cli)\/|^src\/(device|driver)\/attach\//
     const bad = sources.filter(
-      (file) => !may.test(file) && imports(file).some((name) => name.startsWith('.') && inside(file, name).startsWith('ffi/')),
+      (file) =>
+        !may.test(file) && imports(file).some((name) => name.startsWith('.') && inside(file, name).startsWith('ffi/')),
     )
     expect(bad).toEqual([])
   })
 
   it('nothing that Node cannot strip, nothing untyped, no barrel', () => {
-    expect(offenders(/\b(enum|namespace) \w+ \{|\bas any\b|: any\b|@ts-ignore|export default|export \*/, () => true)).toEqual([])
+    expect(
+      offenders(/\b(enum|namespace) \w+ \{|\bas any\b|: any\b|@ts-ignore|export default|export \*/, () => true),
+    ).toEqual([])
   })
 
   it('no BigInt and no promise on the data path', () => {
-    const path = (file: string): boolean => /^src\/(ring|mem)\/|^src\/device\/(port|transmit|receive|hold-buffer|control)\.ts/.test(file)
+    const path = (file: string): boolean =>
+      /^src\/(ring|mem)\/|^src\/device\/(port|transmit|receive|hold-buffer|control)\.ts/.test(file)
     expect(offenders(/\bBigInt\b|\b\d+n\b|\basync\b|\bawait\b|\bPromise\b/, path)).toEqual([])
   })
 })

@@ -15,7 +15,7 @@ export function stderrProgress(stream: NodeJS.WriteStream = process.stderr): Pro
   return stream.isTTY ? spinnerProgress(stream) : plainProgress(stream)
 }
 
-export const silentProgress: Progress = { step() {}, done() {}, fail() {} }
+const silentProgress: Progress = { step() {}, done() {}, fail() {} }
 
 function spinnerProgress(stream: NodeJS.WriteStream): Progress {
   let spinner: Spinner | undefined

@@ -13,7 +13,7 @@ const VM_NAME = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$/
 const vmName = v.pipe(v.string(), v.regex(VM_NAME, 'letters, digits, "-", "_", "." and at most 64 of them'))
 const path = v.pipe(v.string(), v.minLength(1), v.maxLength(4096))
 const whole = (min: number, max: number): v.GenericSchema<number> =>
-  v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max)) as v.GenericSchema<number>
+  v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max))
 const spec = v.union([v.pipe(v.string(), v.maxLength(16 << 10)), v.record(v.string(), v.unknown())])
 const portRef = v.union([whole(0, 510), v.pipe(v.string(), v.minLength(1), v.maxLength(255))])
 const vm = v.optional(vmName)

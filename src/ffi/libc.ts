@@ -24,9 +24,7 @@ export function errno(): number {
   return koffi.errno()
 }
 
-const errnoNames = new Map<number, string>(
-  Object.entries(koffi.os.errno).map(([name, number]) => [number, name]),
-)
+const errnoNames = new Map<number, string>(Object.entries(koffi.os.errno).map(([name, number]) => [number, name]))
 
 /** "ENOENT" for 2; the number itself where the name is unknown. */
 export function errnoName(number: number): string {
@@ -43,7 +41,11 @@ export const ECONNREFUSED: number = E['ECONNREFUSED'] ?? 111
 export const EADDRINUSE: number = E['EADDRINUSE'] ?? 98
 
 /** The error for a failed system call on `thing`; call it at once, it reads errno. */
-export function systemError(syscall: string, thing: string, code: ErrorCode = 'ERR_VMCHANNEL_INTERNAL'): VmchannelError {
+export function systemError(
+  syscall: string,
+  thing: string,
+  code: ErrorCode = 'ERR_VMCHANNEL_INTERNAL',
+): VmchannelError {
   const name = errnoName(errno())
   return new VmchannelError(code, `${thing}: ${syscall} failed with ${name}`, { errno: name, syscall })
 }

@@ -11,11 +11,16 @@ beforeEach(() => {
 })
 afterEach(() => bench.close())
 
-it('a listening socket that was handed over becomes the port; its path stays its owner\'s', async () => {
+it("a listening socket that was handed over becomes the port; its path stays its owner's", async () => {
   const qemu = (await ensureQemu()).path
   const listener = listenUnix(bench.path('given.sock'))
   const args = ['-m', '64M', '-S', '-display', 'none', '-nodefaults', '-device', 'virtio-serial-pci,id=ser0']
-  args.push('-chardev', 'socket,id=c,fd=4,server=on,wait=off', '-device', 'virtserialport,bus=ser0.0,chardev=c,name=org.example.fd')
+  args.push(
+    '-chardev',
+    'socket,id=c,fd=4,server=on,wait=off',
+    '-device',
+    'virtserialport,bus=ser0.0,chardev=c,name=org.example.fd',
+  )
   const child = bench.start(args, {
     program: DROP_IN,
     env: { VMCHANNEL_QEMU: qemu },
@@ -47,7 +52,11 @@ it('a listening socket that was handed over becomes the port; its path stays its
 it('a descriptor that is no listening socket is refused by name', async () => {
   const qemu = (await ensureQemu()).path
   const args = ['-m', '64M', '-nodefaults', '-display', 'none', '-virtioserial', 'unix,fd=4']
-  const child = bench.start(args, { program: DROP_IN, env: { VMCHANNEL_QEMU: qemu }, stdio: ['ignore', 'pipe', 'pipe', 'ignore', 'pipe'] })
+  const child = bench.start(args, {
+    program: DROP_IN,
+    env: { VMCHANNEL_QEMU: qemu },
+    stdio: ['ignore', 'pipe', 'pipe', 'ignore', 'pipe'],
+  })
   const { status, stderr } = await collect(child)
   expect(stderr).toContain('descriptor 4 is not a listening socket')
   expect(status).toBe(3)

@@ -32,7 +32,7 @@ export const PORT_DEFAULTS = {
   drainMs: 50,
 } as const satisfies Partial<PortSettings>
 
-export type HostPort = Port & { host: MemoryChardev }
+type HostPort = Port & { host: MemoryChardev }
 
 export class Pair {
   readonly device: ConsoleDevice

@@ -15,12 +15,16 @@ import { startDevice } from '../../src/client/start.ts'
 /** Kilobytes of a process by kind. */
 function memory(pid: number): Record<string, number> {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-  return Object.fromEntries([...status.matchAll(/^(VmRSS|RssAnon|RssFile|RssShmem):\s+(\d+) kB/gm)].map((m) => [m[1]!, Number(m[2])]))
+  return Object.fromEntries(
+    [...status.matchAll(/^(VmRSS|RssAnon|RssFile|RssShmem):\s+(\d+) kB/gm)].map((m) => [m[1]!, Number(m[2])]),
+  )
 }
 
 /** Clock ticks (10 ms) that a process has used. */
 function ticks(pid: number): number {
-  const words = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /, '').split(' ')
+  const words = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ')
   return Number(words[11]) + Number(words[12])
 }
 

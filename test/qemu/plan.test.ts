@@ -209,7 +209,11 @@ describe('-virtioserial', () => {
       /-virtioserial pty,nr=5: port number 5 .*null/,
     ],
     ['-virtioserial null,name=a -virtioserial pty,name=a', 'ERR_VMCHANNEL_IN_USE', /name "a" is already used/],
-    [`${LIBGUESTFS} -virtioserial null,name=org.libguestfs.channel.0`, 'ERR_VMCHANNEL_IN_USE', /already used by -device/],
+    [
+      `${LIBGUESTFS} -virtioserial null,name=org.libguestfs.channel.0`,
+      'ERR_VMCHANNEL_IN_USE',
+      /already used by -device/,
+    ],
     [
       '-virtioserial-device max_ports=2 -virtioserial null,nr=2',
       'ERR_VMCHANNEL_PORT',
