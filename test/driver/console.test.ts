@@ -36,7 +36,7 @@ describe('starting', () => {
     ['queues of size 0', (f) => (f.size = 0), PeerFault],
     ['queues of size 3', (f) => (f.size = 3), PeerFault],
     ['control queues missing', (f) => (f.queueCount = 2), PeerFault],
-  ] as [string, (fake: FakePair['fake']) => void, typeof Error][])
+  ] as [string, (fake: FakePair['fake']) => unknown, new (...words: never[]) => Error][])
     it(`${name}: the device is marked FAILED and nothing stays behind`, () => {
       const { driver, pci } = fakePair(prepare)
       expect(() => driver.start()).toThrow(error)
