@@ -20,7 +20,9 @@ export class Port implements ChardevEnd {
   #chardev: Chardev | undefined
   #guestReady = false
   #guestOpen = false
-  #cancelDrain: (() => void) | undefined
+  /** Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's. */
+  #inputDeadline: (() => void) | undefined
+  #outputDeadline: (() => void) | undefined
 
   constructor(settings: PortSettings, transmitq: DeviceQueue, receiveq: DeviceQueue, owner: PortOwner) {
     this.settings = settings
@@ -83,12 +85,13 @@ export class Port implements ChardevEnd {
     this.#guestOpen = open
     this.counters[open ? 'guestOpens' : 'guestCloses']++
     this.#owner.event(this, open ? 'guest-open' : 'guest-close')
-    if (open) this.#stopDrain()
+    this.#inputDeadline?.()
+    this.#inputDeadline = undefined
     this.#receiver.setOpen(open)
     if (open) return
-    const { onClose } = this.settings
+    const { onClose, drainMs } = this.settings
     if (onClose === 'discard') this.#receiver.discard()
-    else if (onClose === 'drain') this.#drain(() => this.#guestOpen || this.#receiver.discard())
+    else if (onClose === 'drain') this.#inputDeadline = this.#owner.after(drainMs, () => this.#receiver.discard())
   }
 
   /** The driver is gone: reset. */
@@ -103,18 +106,17 @@ export class Port implements ChardevEnd {
     if (!this.#chardev) return
     this.counters[connected ? 'hostConnects' : 'hostDisconnects']++
     this.#owner.event(this, connected ? 'host-connect' : 'host-disconnect')
-    this.#stopDrain()
+    this.#outputDeadline?.()
+    this.#outputDeadline = undefined
     this.#owner.hostOpen(this, this.openForGuest)
-    if (connected) {
-      this.#transmitter.run()
-      this.#receiver.run()
-      return
-    }
-    // The drop policies go on: they hold or drop what comes.
-    if (this.settings.policy !== 'block') return this.#transmitter.run()
-    const onClose = this.settings.onClose ?? 'discard'
-    if (onClose === 'discard') this.#transmitter.discard()
-    else if (onClose === 'drain') this.#drain(() => this.hostConnected || this.#transmitter.discard())
+    const { onClose, drainMs, policy } = this.settings
+    // Policy block waits for a host that was never there; one that left is waited for as on-close says. The drop
+    // policies go on: they hold or drop what comes.
+    if (policy === 'block' && !connected && onClose === 'drain')
+      this.#outputDeadline = this.#owner.after(drainMs, () => this.#transmitter.setDropping(true))
+    else if (policy === 'block') this.#transmitter.setDropping(!connected && onClose !== 'keep')
+    this.#transmitter.run()
+    if (connected) this.#receiver.run()
   }
 
   readable(): void {
@@ -140,21 +142,12 @@ export class Port implements ChardevEnd {
    * and its rings are not touched again. Linux takes the buffers back from the live rings when it hears of the removal.
    */
   remove(): void {
-    this.#stopDrain()
+    this.#inputDeadline?.()
+    this.#outputDeadline?.()
     this.#transmitter.remove()
     this.#receiver.remove()
     this.#guestOpen = false
     this.#chardev?.close()
     this.#chardev = undefined
-  }
-
-  #drain(then: () => void): void {
-    this.#stopDrain()
-    this.#cancelDrain = this.#owner.after(this.settings.drainMs, then)
-  }
-
-  #stopDrain(): void {
-    this.#cancelDrain?.()
-    this.#cancelDrain = undefined
   }
 }

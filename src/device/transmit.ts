@@ -25,6 +25,7 @@ export class Transmitter {
   readonly #hold: HoldBuffer | undefined
   #deferred = false
   #ready = false
+  #dropping = false
 
   constructor(queue: DeviceQueue, settings: PortSettings, counters: PortCounters, owner: PortOwner) {
     this.queue = queue
@@ -44,12 +45,22 @@ export class Transmitter {
     if (ready) this.run()
   }
 
+  /**
+   * Whether what the guest writes is for nobody. It may have yet to hear that the host has gone, and the next one is not
+   * to get the end of an old talk; drivers that do not listen to that (FreeBSD's) would wait for ever, with a lock held.
+   */
+  setDropping(dropping: boolean): void {
+    this.#dropping = dropping
+    if (dropping) this.run()
+  }
+
   /** Moves what the guest has made available, as far as the chardev takes it. */
   run(): void {
     const { queue } = this
     const { batch } = this.#owner
     let full = !this.#sendHeld()
     if (!this.#ready) return
+    if (this.#dropping) return this.discard()
     try {
       let budget = TURN_LEN
       do {

@@ -279,6 +279,10 @@ describe('closing', () => {
     chardev.setConnected(false)
     expect(transmitq.takeUsed()).toHaveLength(2)
     expect(port.stats()).toMatchObject({ guestToHostDropped: 20, guestToHostBytes: 0 })
+    // The guest has yet to hear of it, or is one that does not care.
+    fill(transmitq, 3, 10)
+    expect(transmitq.takeUsed()).toHaveLength(3)
+    expect(port.stats()).toMatchObject({ guestToHostDropped: 50, guestToHostBytes: 0 })
     chardev.room = Infinity
     chardev.setConnected(true)
     expect(chardev.text).toBe('')
@@ -293,6 +297,11 @@ describe('closing', () => {
     chardev.setConnected(true)
     expect(Buffer.concat(chardev.received).length).toBe(20)
     expect(port.stats()).toMatchObject({ guestToHostDropped: 0, guestToHostBytes: 20 })
+    // Also what is written while nobody is there.
+    chardev.setConnected(false)
+    fill(transmitq, 3, 10)
+    chardev.setConnected(true)
+    expect(port.stats()).toMatchObject({ guestToHostDropped: 0, guestToHostBytes: 50 })
   })
 
   it('host gone, drain: it waits for the next, but not longer than drain-ms', async () => {
@@ -301,6 +310,14 @@ describe('closing', () => {
     expect(late.transmitq.takeUsed()).toHaveLength(0)
     await until(() => late.port.stats().guestToHostDropped === 20, 'the time is up')
     expect(late.transmitq.takeUsed()).toHaveLength(2)
+
+    // Then nothing more waits, as long as nobody is there.
+    fill(late.transmitq, 2, 10)
+    expect(late.transmitq.takeUsed()).toHaveLength(2)
+    late.chardev.room = Infinity
+    late.chardev.setConnected(true)
+    fill(late.transmitq, 1, 10)
+    expect(late.port.stats()).toMatchObject({ guestToHostDropped: 40, guestToHostBytes: 10 })
 
     const early = await left('drain')
     early.chardev.setConnected(false)
@@ -331,6 +348,27 @@ describe('closing', () => {
       await settle()
       expect(receiveq.takeUsed()).toEqual(dropped ? [] : [{ id: 0, len: 13 }])
     })
+
+  it('drain: what one end does is no reason to wait longer for the other', async () => {
+    const output = await left('drain')
+    output.chardev.setConnected(false)
+    output.raw.control(1, VIRTIO_CONSOLE_PORT_OPEN, 0)
+    output.raw.control(1, VIRTIO_CONSOLE_PORT_OPEN, 1)
+    await until(() => output.port.stats().guestToHostDropped === 20, 'the guest that came back does not extend it')
+    const input = await left('drain')
+    input.raw.control(1, VIRTIO_CONSOLE_PORT_OPEN, 0)
+    input.chardev.setConnected(false)
+    input.chardev.setConnected(true)
+    await until(() => input.port.stats().hostToGuestDropped === 13, 'the host that came back does not extend it')
+  })
+
+  it('policy block waits for a host that was never there', async () => {
+    const { chardev, transmitq, port } = await open({}, {}, false)
+    fill(transmitq, 2, 10)
+    expect(transmitq.takeUsed()).toEqual([])
+    chardev.setConnected(true)
+    expect(port.stats()).toMatchObject({ guestToHostDropped: 0, guestToHostBytes: 20 })
+  })
 
   it('thousands of opens and closes leave nothing behind', async () => {
     const { raw, port, chardev } = await open()
