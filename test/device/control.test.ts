@@ -78,6 +78,16 @@ describe('what a driver hears', () => {
     }
     expect(raw.messages()).toEqual(['PORT_OPEN 1 0'])
     raw.queue(CONTROL_RECEIVEQ).notify()
+    // This time it is not given back until all is over.
+    expect(raw.queue(CONTROL_RECEIVEQ).takeUsed()).toEqual([{ id: 0, len: 8 }])
+    for (let i = 0; i < 1000; i++) {
+      chardev.setConnected(false)
+      chardev.setConnected(true)
+    }
+    raw.queue(CONTROL_RECEIVEQ).postPage(0)
+    raw.queue(CONTROL_RECEIVEQ).notify()
+    expect(raw.messages()).toEqual(['PORT_OPEN 1 0'])
+    raw.queue(CONTROL_RECEIVEQ).notify()
     expect(raw.messages()).toEqual(['PORT_OPEN 1 1'])
     raw.queue(CONTROL_RECEIVEQ).notify()
     expect(raw.messages()).toEqual([])
