@@ -17,7 +17,7 @@ export const GUEST_HOME = '/opt/vmchannel'
 /** Starts the guest half there. */
 export const GUEST_COMMAND: string = `node ${GUEST_HOME}/dist/src/guest/main.js`
 /** What it needs of the kernel, to be inserted by hand or by modprobe. */
-export const GUEST_MODULES: readonly string[] = ['uio_pci_generic', 'cuse']
+export const GUEST_MODULES: readonly string[] = ['uio_pci_generic', 'cuse', 'vfio_pci', 'vfio_iommu_type1']
 
 export interface NodeGuestOptions {
   /** More modules, with GUEST_MODULES to be inserted at boot. */

@@ -10,7 +10,7 @@ import { describeError, EXIT_CODES, VmchannelError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { startGuest, type GuestOptions } from './session.ts'
 
-const USAGE = `usage: node main.js [--device 0000:00:03.0] [--share] [--force] [--quiet]
+const USAGE = `usage: node main.js [--device 0000:00:03.0] [--driver uio|vfio] [--share] [--force] [--quiet]
 `
 const ENDINGS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
@@ -47,10 +47,12 @@ function parse(words: string[]): GuestOptions {
     const flag = { type: 'boolean' } as const
     const { values } = parseArgs({
       args: words,
-      options: { device: { type: 'string' }, share: flag, force: flag, quiet: flag },
+      options: { device: { type: 'string' }, driver: { type: 'string' }, share: flag, force: flag, quiet: flag },
     })
-    const { quiet, ...rest } = values
-    return { ...rest, log: stderrLog(quiet) }
+    const { quiet, driver, ...rest } = values
+    if (driver !== undefined && driver !== 'uio' && driver !== 'vfio')
+      throw new RangeError(`--driver: "${driver}" is neither uio nor vfio`)
+    return { ...rest, ...(driver === undefined ? {} : { driver }), log: stderrLog(quiet) }
   } catch (cause) {
     throw new VmchannelError('ERR_VMCHANNEL_USAGE', (cause as Error).message, { cause, hint: USAGE.trim() })
   }

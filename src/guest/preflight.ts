@@ -1,7 +1,7 @@
 /** What has to be in place before a device is taken over: looked at first, so that nothing is taken for nothing. */
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, readdirSync, readlinkSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { release } from 'node:os'
 import { join } from 'node:path'
 import {
@@ -46,6 +46,7 @@ export function needModule(name: string, there: () => boolean): void {
 
 export function checkModules(driver: string): void {
   needModule(driver.replaceAll('-', '_'), () => driverLoaded(driver))
+  if (driver === 'vfio-pci') needModule('vfio_iommu_type1', () => existsSync('/sys/module/vfio_iommu_type1'))
   needModule('cuse', () => existsSync('/dev/cuse'))
 }
 
@@ -65,6 +66,17 @@ export function chooseDevice(wanted: string | undefined): PciFunction {
   throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', 'this machine has no virtio-serial device on PCI', {
     hint: 'Give it one on the host: vmchannel qemu -virtioserial …, or -device virtio-serial-pci.',
   })
+}
+
+/** VFIO where the device goes through an IOMMU: the kernel's driver has accepted ACCESS_PLATFORM then (bit 33). */
+export function suggestDriver(pci: PciFunction): 'uio' | 'vfio' {
+  if (!existsSync(join(pci.path, 'iommu_group'))) return 'uio'
+  for (const virtio of list(pci.path).filter((name) => /^virtio\d+$/.test(name))) {
+    const bits = readFileSync(join(pci.path, virtio, 'features'), 'latin1').trim()
+    if (bits.includes('1')) return bits[33] === '1' ? 'vfio' : 'uio'
+  }
+  // Nobody has it, or a driver that was killed: in a machine with an IOMMU it was VFIO, more likely than not.
+  return driverOf(pci) === 'uio_pci_generic' ? 'uio' : 'vfio'
 }
 
 /** Refuses a device that somebody else uses, before it is taken away from them. */

@@ -4,16 +4,21 @@
  */
 
 import type { PciFunction } from '../driver/attach/pci-sysfs.ts'
-import { attachUio, UIO_DRIVER, type UioDevice } from '../driver/attach/uio/attach.ts'
+import type { AttachedDevice } from '../driver/attach/attached.ts'
+import { attachUio, UIO_DRIVER } from '../driver/attach/uio/attach.ts'
+import { attachVfio, VFIO_DRIVER } from '../driver/attach/vfio/attach.ts'
+import { DRIVER_FEATURES } from '../driver/console-options.ts'
 import { ConsoleDriver } from '../driver/console.ts'
 import { PeerFault, VmchannelError } from '../errors.ts'
 import { SILENT, type Log } from '../log.ts'
 import { PortBoard } from './board.ts'
-import { checkFree, checkModules, checkRoot, chooseDevice } from './preflight.ts'
+import { checkFree, checkModules, checkRoot, chooseDevice, suggestDriver } from './preflight.ts'
 
 export interface GuestOptions {
   /** Address of the device, as lspci prints it; default: the first virtio-serial device. */
   device?: string
+  /** How to reach it; default: VFIO where the device is behind an IOMMU, UIO elsewhere. */
+  driver?: 'uio' | 'vfio'
   /** Several programs may have a port open at a time. */
   share?: boolean
   /** Take the device even though programs have its ports open. */
@@ -44,8 +49,9 @@ export function startGuest(options: GuestOptions = {}): GuestSession {
   checkRoot()
   const pci = chooseDevice(options.device)
   if (!options.force) checkFree(pci)
-  checkModules(UIO_DRIVER)
-  return new Session(pci, options, log)
+  const driver = options.driver ?? suggestDriver(pci)
+  checkModules(driver === 'vfio' ? VFIO_DRIVER : UIO_DRIVER)
+  return new Session(pci, driver, options, log)
 }
 
 class Session implements GuestSession {
@@ -55,12 +61,12 @@ class Session implements GuestSession {
   readonly #pci: PciFunction
   readonly #log: Log
   readonly #board: PortBoard
-  readonly #attachment: UioDevice
+  readonly #attachment: AttachedDevice
   #over: { resolve: () => void; reject: (error: Error) => void } | undefined
   #stopping: Promise<void> | undefined
   #resets = 0
 
-  constructor(pci: PciFunction, options: GuestOptions, log: Log) {
+  constructor(pci: PciFunction, driver: 'uio' | 'vfio', options: GuestOptions, log: Log) {
     this.device = pci.bdf
     this.#pci = pci
     this.#log = log
@@ -69,10 +75,12 @@ class Session implements GuestSession {
     // Nobody has to wait for it.
     this.ended.catch(() => {})
     try {
-      this.#attachment = attachUio(pci, { onGone: () => this.#gone(), onServed: () => this.#board.served() })
-      const { transport, pool } = this.#attachment
+      const attach = driver === 'vfio' ? attachVfio : attachUio
+      this.#attachment = attach(pci, { onGone: () => this.#gone(), onServed: () => this.#board.served() })
+      const { transport, pool, features } = this.#attachment
       this.driver = new ConsoleDriver(transport, pool, {
         log,
+        features: DRIVER_FEATURES | features,
         defer: setImmediate,
         onPort: (event) => this.#board.handle(event),
         onNeedsReset: () => setImmediate(() => this.#reset()),

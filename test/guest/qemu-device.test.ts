@@ -114,6 +114,12 @@ describe("our driver on QEMU's device", () => {
       4,
       /0000:00:11.0 is in use: \/dev\/vport\d+p1 by process \d+\n.*--force/,
     ],
+    [
+      'no IOMMU',
+      `${GUEST_COMMAND} --device 00:11.0 --driver vfio`,
+      9,
+      /is behind no IOMMU.*\n.*intel-iommu,intremap=on/,
+    ],
     ['only the old interface', `${GUEST_COMMAND} --device 00:12.0`, 5, /cannot be driven.*\n.*disable-modern=on/],
   ])('says what is wrong: %s', async (_, command, code, text) => {
     const { status, output } = await machine.run(command)
