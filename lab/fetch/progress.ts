@@ -15,8 +15,6 @@ export function stderrProgress(stream: NodeJS.WriteStream = process.stderr): Pro
   return stream.isTTY ? spinnerProgress(stream) : plainProgress(stream)
 }
 
-const silentProgress: Progress = { step() {}, done() {}, fail() {} }
-
 function spinnerProgress(stream: NodeJS.WriteStream): Progress {
   let spinner: Spinner | undefined
   return {

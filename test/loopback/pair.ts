@@ -32,8 +32,6 @@ export const PORT_DEFAULTS = {
   drainMs: 50,
 } as const satisfies Partial<PortSettings>
 
-type HostPort = Port & { host: MemoryChardev }
-
 export class Pair {
   readonly device: ConsoleDevice
   readonly pci: VirtioPci
