@@ -357,6 +357,7 @@ describe('configuration space', () => {
     raw.pci.writeConfig(window + 16, Uint8Array.of(transmitqOf(1), 0))
     expect(raw.queue(transmitqOf(1)).usedIdx).toBe(1)
     for (const [bar, offset, len] of [
+      [4, 0x13, 2],
       [4, 0, 3],
       [4, 1, 4],
       [4, 0, 0],
@@ -402,6 +403,18 @@ describe('configuration space', () => {
     expect(raw.queue(receiveqOf(1)).takeUsed()).toEqual([{ id: 0, len: 12 }])
     expect(raw.messages()).toContain('DEVICE_ADD 2 1')
     expect(raw.needsReset).toBe(false)
+  })
+
+  it('queues that are enabled while the bus master is off are served when it is on', async () => {
+    const { raw } = registers()
+    await raw.host()
+    const command = raw.registers.config16(PCI_COMMAND)
+    raw.registers.setConfig16(PCI_COMMAND, command & ~4)
+    raw.start(BASIC | (1n << 40n)).ready()
+    expect(raw.queue(3).usedIdx).toBe(0)
+    raw.registers.setConfig16(PCI_COMMAND, command)
+    expect(raw.queue(3).usedIdx).toBe(1)
+    expect(raw.messages()).toEqual(['DEVICE_ADD 1 1'])
   })
 
   it('the function is no bus master before it is told so: after power-on, and after a reset', () => {
