@@ -12,7 +12,7 @@ export function listOf(...parts: Uint8Array[]): Iovec {
 
 export const textList = (text: string): Iovec => listOf(Buffer.from(text))
 
-export async function until(condition: () => boolean, what: string, ms = 5000): Promise<void> {
+export async function until(condition: () => boolean, what: string, ms = 30_000): Promise<void> {
   const deadline = Date.now() + ms
   while (!condition()) {
     if (Date.now() > deadline) throw new Error(`timed out: ${what}`)

@@ -108,7 +108,7 @@ export function collect(child: ChildProcess): Promise<Result> {
 export async function until<T>(
   what: string,
   look: () => T | undefined | false | Promise<T | undefined | false>,
-  timeout = 10_000,
+  timeout = 30_000,
 ): Promise<T> {
   for (const deadline = Date.now() + timeout; ;) {
     const found = await look()

@@ -108,7 +108,7 @@ export class RawClient {
   }
 }
 
-export async function until(condition: () => boolean | Promise<boolean>, timeout = 5000): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, timeout = 30_000): Promise<void> {
   const deadline = Date.now() + timeout
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`not within ${timeout} ms: ${String(condition)}`)

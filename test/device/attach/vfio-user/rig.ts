@@ -64,7 +64,7 @@ export async function openRig(toy: ToyFunction = new ToyFunction()): Promise<Rig
 }
 
 /** Waits for something that happens on this event loop. */
-export async function until(condition: () => boolean, what: string, ms = 5000): Promise<void> {
+export async function until(condition: () => boolean, what: string, ms = 30_000): Promise<void> {
   const end = Date.now() + ms
   while (!condition()) {
     if (Date.now() > end) throw new Error(`waited ${ms} ms in vain for ${what}`)
