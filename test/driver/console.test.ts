@@ -158,6 +158,10 @@ describe('control messages of a lying device', () => {
     fake.say(1, CONSOLE, 1)
     expect(driver.port(1)!.console).toBe(true)
     expect(fake.heard.slice(1)).toEqual(['PORT_READY 1 1', 'PORT_OPEN 1 1'])
+    // It stays open whatever programs do.
+    const chardev = driver.port(1)!.attach((end) => new MemoryChardev(end)) as MemoryChardev
+    chardev.setConnected(false)
+    expect(fake.heard.slice(3)).toEqual([])
   })
 
   it('control messages that are acknowledged twice, as one emulator does it', () => {

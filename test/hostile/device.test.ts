@@ -9,7 +9,7 @@ import { settle } from '../loopback/pair.ts'
 import { MemoryChardev } from '../support/memory-chardev.ts'
 import { Random } from './random.ts'
 
-const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 4)
+const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 3)
 const SEED = process.env['FUZZ_SEED']
 const OPS = 300
 

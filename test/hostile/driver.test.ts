@@ -13,7 +13,7 @@ import type { MemoryChardev } from '../support/memory-chardev.ts'
 import { Random } from './random.ts'
 import { BASIC, RawDriver, writeDesc } from './raw-driver.ts'
 
-const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 10)
+const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 8)
 const SEED = process.env['FUZZ_SEED']
 const OPS = 250
 /** Looks at a ring that one call may make: far more than any honest one, far fewer than a hang. */
