@@ -85,7 +85,7 @@ describe('serve', () => {
     expect(stderr).toContain('has ended by itself')
   })
 
-  it('tells systemd that it is ready', async () => {
+  it('tells systemd that it is ready', async ({ skip }) => {
     // Node has no unix datagram sockets: Python, where there is one, plays systemd.
     const path = bench.path('notify')
     const script = `import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind('${path}'); print('up', flush=True); print(s.recv(4096).decode(), end='', flush=True)`
@@ -95,14 +95,14 @@ describe('serve', () => {
       manager.stdout.once('data', () => done(false))
     })
     if (missing) {
-      console.log('not checked: no python3 here to receive datagrams')
-      return
+      console.log('skipped: no python3 here to receive datagrams')
+      skip('no python3')
     }
     let text = ''
     manager.stdout.on('data', (chunk) => (text += String(chunk)))
     const { info } = await serve(['--port', 'null'], { NOTIFY_SOCKET: path })
     await until('the datagram', () => text.includes('STATUS'))
-    expect(text).toBe(`READY=1\nSTATUS=vm0: ${info.vms[0]!.socket}\n`)
+    expect(text.trimStart()).toBe(`READY=1\nSTATUS=vm0: ${info.vms[0]!.socket}\n`)
   })
 
   it('several VMs of a file', async () => {
