@@ -189,7 +189,7 @@ printf '%s\\n' "\${COMPREPLY[@]}"`
     expect(complete('vmchannel connect --vm ')).toEqual(['vm0', 'vm1'])
   })
 
-  it.each(['zsh', 'fish'])('%s: the shell itself reads it', (shell, { skip }) => {
+  it.for(['zsh', 'fish'])('%s: the shell itself reads it', (shell, { skip }) => {
     const file = join(ROOT, generatedPath(shell))
     const { error, stderr, status } = spawnSync(shell, ['-n', file], { encoding: 'utf8' })
     if (error) skip(`no ${shell} here`)
