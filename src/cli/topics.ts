@@ -61,7 +61,10 @@ export const TOPICS: readonly Topic[] = [
         ['console=on', 'a console: /dev/hvcN in the guest'],
         ['policy=WORD', 'output for a slow or absent peer: block (default), drop-oldest, drop-newest, discard'],
         ['buffer=SIZE', 'how much the drop policies keep'],
-        ['on-close=WORD', 'output that is left when the guest closes: discard, keep, drain (for drain-ms=N at most)'],
+        [
+          'on-close=WORD',
+          'what is left when either end closes: discard, keep, drain (for drain-ms=N at most); left out: what the guest wrote for a host that has left is dropped, what the host wrote waits for the next guest program',
+        ],
         ['cols=N,rows=N', "size of a console's terminal"],
       ],
       'Options of unix and tcp: server=on|off, wait=on (start only when the first peer is there), reconnect-ms=N ' +

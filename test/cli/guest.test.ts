@@ -123,7 +123,10 @@ describe('vmchannel qemu with a guest', () => {
     const result = collect(child)
     child.stdin!.end('question\n')
     await until('the host is there', async () => (await port('pipe')).hostConnected)
-    await machine.sh('exec 3<>/dev/virtio-ports/pipe; read -r line <&3; echo "answer to $line" >&3')
+    // The guest may have yet to hear that the host is there: until then it reads end of file.
+    await machine.sh(
+      'exec 3<>/dev/virtio-ports/pipe; until read -r line <&3; do sleep 0.05; done; echo "answer to $line" >&3',
+    )
     await json('port', 'remove', 'pipe')
     expect(await result).toMatchObject({ status: 0, stdout: 'answer to question\n' })
   })
