@@ -1,11 +1,12 @@
 /**
- * The ports of a driver as character devices: each generic port gets its node when the host has said what it is, and
- * loses it when it goes. Called by session.ts with the driver's events.
+ * The ports of a driver as character devices: each generic port gets its node, each console a pty, when the host has
+ * said what it is, and loses it when it goes. Called by session.ts with the driver's events.
  */
 
 import { readFileSync } from 'node:fs'
 import { BusyLoop } from '../chardev/cuse/busy-loop.ts'
 import { CuseDevice } from '../chardev/cuse/device.ts'
+import { openPtyChardev } from '../chardev/pty.ts'
 import { describeError } from '../errors.ts'
 import type { DriverPort } from '../driver/port.ts'
 import type { DriverPortEvent } from '../driver/port-settings.ts'
@@ -22,10 +23,11 @@ export interface BoardOptions {
 }
 
 interface Shown {
-  readonly device: CuseDevice
+  /** Undefined for a console, which is a pty. */
+  readonly device: CuseDevice | undefined
   /** Below /dev. */
   readonly name: string
-  readonly minor: number
+  readonly minor: number | undefined
   /** The link in virtio-ports, where there is one. */
   link: string | undefined
 }
@@ -56,19 +58,20 @@ export class PortBoard {
     if (event === 'added')
       this.#settling.set(
         port,
-        setTimeout(() => this.#show(port), SETTLE_MS),
+        // After the timers come the interrupts: what the host has said by now is heard first.
+        setTimeout(() => setImmediate(() => this.#show(port)), SETTLE_MS),
       )
-    else if (event === 'console') this.#settled(port)
+    else if (event === 'console') this.#showConsole(port)
     else if (event === 'named' && this.#shown.has(port)) this.#link(port)
     else if (event === 'named' || event === 'host-open') this.#show(port)
     else if (event === 'removed' || event === 'broken' || event === 'stopped') this.#hide(port)
-    if (event === 'host-open' || event === 'host-close') this.#shown.get(port)?.device.setHostOpen(port.hostOpen)
+    if (event === 'host-open' || event === 'host-close') this.#shown.get(port)?.device?.setHostOpen(port.hostOpen)
   }
 
   /** Looks into the rings of all ports that programs have open. */
   #poll(): boolean {
     let some = false
-    for (const [port, { device }] of this.#shown) if (device.connected && port.poll()) some = true
+    for (const [port, { device }] of this.#shown) if (device?.connected && port.poll()) some = true
     return some
   }
 
@@ -81,7 +84,7 @@ export class PortBoard {
     this.#settled(port)
     if (port.gone || port.console || this.#shown.has(port)) return
     const { log, share = false } = this.#options
-    const all = [...this.#shown.values()]
+    const all = [...this.#shown.values()].filter(({ device }) => device !== undefined)
     const name = chooseName(port.name, new Set(all.map((shown) => shown.name)))
     const minor = lowestFree(new Set(all.map((shown) => shown.minor)))
     const major = all.length === 0 ? 0 : this.#major
@@ -98,6 +101,22 @@ export class PortBoard {
     }
     this.#link(port)
     log.info(`port ${port.id}: /dev/${name}${port.name === undefined ? '' : ` (${port.name})`}`)
+  }
+
+  /** A console is for a terminal program or a getty: its ports have line settings and a size, so it is a pty. */
+  #showConsole(port: DriverPort): void {
+    this.#settled(port)
+    // The host may say so of a port that has a node already: it keeps that.
+    if (port.gone || this.#shown.has(port)) return
+    try {
+      const { place = '' } = port.attach((end) => openPtyChardev({ kind: 'pty' }, end))
+      this.#shown.set(port, { device: undefined, name: place.replace('/dev/', ''), minor: undefined, link: undefined })
+      this.#options.log.info(`port ${port.id}: console at ${place}`)
+    } catch (error) {
+      this.#options.log.error(`port ${port.id}: ${describeError(error)}`)
+      return
+    }
+    this.#link(port)
   }
 
   #link(port: DriverPort): void {
@@ -118,7 +137,7 @@ export class PortBoard {
   }
 }
 
-function lowestFree(taken: ReadonlySet<number>): number {
+function lowestFree(taken: ReadonlySet<number | undefined>): number {
   let n = 0
   while (taken.has(n)) n++
   return n

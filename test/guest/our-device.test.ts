@@ -19,7 +19,9 @@ describe('our driver on our device', () => {
   let driver: Job
 
   beforeAll(async () => {
-    ;({ rig, disk } = await startPair({ ports: [`unix,name=${NAME}`, 'null,console=on', 'unix,name=org.example.1'] }))
+    ;({ rig, disk } = await startPair({
+      ports: [`unix,name=${NAME}`, 'unix,console=on,name=tty', 'unix,name=org.example.1'],
+    }))
     driver = await startDriver(rig.machine)
     await guestPath(rig.machine, '/dev/virtio-ports/org.example.1')
   })
@@ -31,9 +33,10 @@ describe('our driver on our device', () => {
 
   const events = async (): Promise<string> => (await vmtest(rig.machine, 'poll', [NODE, 0])).revents.join()
 
-  it('has a node and a link for each generic port, and none for the console', async () => {
+  it('has a node and a link for each generic port, and a pty for the console', async () => {
     expect(await rig.machine.sh('ls /dev | grep ^vmch')).toBe('vmch0\nvmch1')
-    expect(await rig.machine.sh('for l in /dev/virtio-ports/*; do readlink $l; done')).toBe('../vmch0\n../vmch1')
+    const links = await rig.machine.sh('for l in /dev/virtio-ports/*; do readlink $l; done')
+    expect(links).toBe('../vmch0\n../vmch1\n../pts/0')
     expect(await rig.machine.sh('ls -l /dev/vmch0')).toMatch(/^crw-------/)
   })
 
@@ -155,6 +158,19 @@ describe('our driver on our device', () => {
     await guestPath(rig.machine, '/dev/vmch2', false)
     await guestPath(rig.machine, '/dev/virtio-ports/late', false)
     expect((await cat.wait()).output).toMatch(/^before.*(No such device|ENODEV|not connected)/s)
+  })
+
+  it('shows a console as a terminal', async () => {
+    const peer = await rig.connect('tty')
+    let said = ''
+    peer.on('data', (chunk: Buffer) => (said += String(chunk)))
+    const login = rig.machine.spawn(
+      'exec 3<>/dev/virtio-ports/tty; echo name? >&3; read name <&3; echo "hello $name" >&3; tty <&3 >&3',
+    )
+    await until(() => said === 'name?\n', 'the guest asks')
+    peer.write('world\n')
+    await until(() => said === 'name?\nhello world\n/dev/pts/0\n', 'the guest answers')
+    expect((await login.wait()).status).toBe(0)
   })
 
   it('starts again after kill -9, and the ports are back', async () => {

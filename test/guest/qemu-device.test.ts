@@ -57,7 +57,7 @@ describe("our driver on QEMU's device", () => {
     ['modern', '00:10.0', 'two'],
     ['transitional', '0000:00:11.0', 'three'],
   ])('moves bytes both ways, exactly, on a %s device, and gives it back', async (_, device, name) => {
-    const driver = await startDriver(machine, `--device ${device}`)
+    const driver = await startDriver(machine, `--device ${device} --share`)
     const node = `/dev/virtio-ports/${name}`
     await guestPath(machine, node)
     const peer = await host(name)
@@ -69,6 +69,9 @@ describe("our driver on QEMU's device", () => {
     const sink = await startVmtest(machine, 'sink', [node, 2 * MIB])
     peer.write(new Pattern().take(2 * MIB))
     expect((await sink.result()).sha256).toBe(patternSha256(2 * MIB))
+
+    // Told to share: no EBUSY.
+    expect((await vmtest(machine, 'open2', [node])).second).toBe(true)
 
     driver.kill(15)
     expect(await driver.wait()).toMatchObject({ status: 0, output: expect.stringMatching(/given back to virtio-pci/) })

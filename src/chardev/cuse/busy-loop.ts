@@ -8,9 +8,9 @@
 
 import { microseconds, yieldCpu } from '../../ffi/yield.ts'
 
-/** Something with requests: deals with those that are there, and says whether there were any. */
+/** Something with requests: deals with at most so many of those that are there, and says whether there were any. */
 export interface Busy {
-  serve(): boolean
+  serve(most: number): boolean
 }
 
 /** How long to look when nothing comes; how long a device is asked after its last request; the longest stay. */
@@ -44,27 +44,37 @@ export class BusyLoop {
     this.#running = true
     const start = microseconds()
     let last = start
-    for (;;) {
+    while (this.#recent.size > 0) {
       let some = this.#poll()
-      for (const [device, at] of this.#recent) {
-        if (device.serve()) {
-          this.#recent.set(device, last)
-          some = true
-        } else if (last - at > RECENT_US) this.#recent.delete(device)
+      for (const device of this.#recent.keys()) {
+        if (!device.serve(1)) continue
+        some = true
+        this.#recent.set(device, last)
       }
+      // The answer has woken the program; on one processor it needs ours to make its next request.
+      yieldCpu()
       const now = microseconds()
       if (some) last = now
-      else if (now - last > PATIENCE_US || this.#recent.size === 0) break
-      else yieldCpu()
+      else if (now - last > PATIENCE_US) break
+      else this.#forgetOld(now)
       if (now - start > STAY_US) {
-        this.#resume = true
-        setImmediate(() => {
-          this.#resume = false
-          this.run()
-        })
+        this.#later()
         break
       }
     }
     this.#running = false
+  }
+
+  #forgetOld(now: number): void {
+    for (const [device, at] of this.#recent) if (now - at > RECENT_US) this.#recent.delete(device)
+  }
+
+  /** The event loop has its turn first. */
+  #later(): void {
+    this.#resume = true
+    setImmediate(() => {
+      this.#resume = false
+      this.run()
+    })
   }
 }

@@ -120,9 +120,9 @@ export class CuseChannel {
   }
 
   /** Deals with the requests that are there; also called where somebody expects one. True: there was at least one. */
-  serve(): boolean {
+  serve(most: number = TURN): boolean {
     let some = false
-    for (let i = 0; i < TURN && this.#open; i++) {
+    for (let i = 0; i < most && this.#open; i++) {
       const len = readRequest(this.#fd, input)
       if (len === 0) break
       if (len < 0) {

@@ -91,9 +91,9 @@ export class CuseDevice implements Chardev {
     this.#wake()
   }
 
-  /** Deals with requests that are there now; true when there were some. */
-  serve(): boolean {
-    return this.#channel.serve()
+  /** Deals with requests that are there now, at most so many; true when there were some. */
+  serve(most: number): boolean {
+    return this.#channel.serve(most)
   }
 
   // --- Chardev
