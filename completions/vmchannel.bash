@@ -18,16 +18,17 @@ _vmchannel_options() {
     'udev uninstall') echo '--root --json --help' ;;
     'completion') echo '--help' ;;
     'help') echo '--help' ;;
+    'guest') echo '--device --driver --share --force -q --quiet --help' ;;
   esac
 }
 
 _vmchannel_words() {
   case $1 in
-    '') echo 'qemu serve port connect doctor udev completion help' ;;
+    '') echo 'qemu serve port connect doctor udev completion help guest' ;;
     'port') echo 'list add remove resize stats' ;;
     'udev') echo 'print install uninstall' ;;
     'completion') echo 'bash zsh fish' ;;
-    'help') echo 'ports config environment exit-codes qemu serve port connect doctor udev completion help' ;;
+    'help') echo 'ports config environment exit-codes qemu serve port connect doctor udev completion help guest' ;;
   esac
 }
 
@@ -52,6 +53,8 @@ _vmchannel_value() {
     --mode) : ;;
     --part) COMPREPLY=($(compgen -W 'installer helper rules mdev.conf' -- "$current")) ;;
     --root) COMPREPLY=($(compgen -d -- "$current")) ;;
+    --device) : ;;
+    --driver) COMPREPLY=($(compgen -W 'uio vfio' -- "$current")) ;;
     *) return 1 ;;
   esac
 }
@@ -86,7 +89,7 @@ _vmchannel() {
 
 _vmchannel_takes_value() {
   case $1 in
-    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | -m | --memory | --control | --escape | --group | --mode | --part | --root) return 0 ;;
+    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | -m | --memory | --control | --escape | --group | --mode | --part | --root | --device | --driver) return 0 ;;
   esac
   return 1
 }

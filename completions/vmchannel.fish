@@ -8,6 +8,7 @@ complete -c vmchannel -n __fish_use_subcommand -a doctor -d 'say what works on t
 complete -c vmchannel -n __fish_use_subcommand -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
 complete -c vmchannel -n __fish_use_subcommand -a completion -d 'print the completion script of a shell'
 complete -c vmchannel -n __fish_use_subcommand -a help -d 'print help on a command or a topic: ports, config, environment, exit-codes'
+complete -c vmchannel -n __fish_use_subcommand -a guest -d 'inside a guest: drive a virtio-serial device without the kernel driver'
 complete -c vmchannel -n __fish_use_subcommand -s V -l version -d 'print the version'
 complete -c vmchannel -n __fish_use_subcommand -s h -l help -d 'print help; also "vmchannel help COMMAND", "vmchannel help exit-codes"'
 complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
@@ -88,3 +89,9 @@ complete -c vmchannel -n '__fish_seen_subcommand_from help' -a doctor -d 'say wh
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a completion -d 'print the completion script of a shell'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a help -d 'print help on a command or a topic: ports, config, environment, exit-codes'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a guest -d 'inside a guest: drive a virtio-serial device without the kernel driver'
+complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l device -d 'PCI address, as lspci -D prints it; default: the first virtio-serial device' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l driver -d 'how to reach it; default: vfio behind an IOMMU, uio elsewhere' -x -a 'uio vfio'
+complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l share -d 'let several programs have a port open at a time'
+complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l force -d 'take the device even though programs have its ports open'
+complete -c vmchannel -n '__fish_seen_subcommand_from guest' -s q -l quiet -d 'say nothing but warnings and errors'

@@ -1,0 +1,35 @@
+/** Rows of the command table: what runs inside a guest. */
+
+import type { CommandRow } from './table.ts'
+
+const GUEST: CommandRow = {
+  name: 'guest',
+  summary: 'inside a guest: drive a virtio-serial device without the kernel driver',
+  text: [
+    "Takes a virtio-serial device of this guest, ours or QEMU's own, from the kernel and drives it from user space: " +
+      '/dev/vmch0, /dev/vmch1, ... and /dev/virtio-ports/NAME are real character devices, made through CUSE, and come ' +
+      'and go with the ports. Ends at SIGINT or SIGTERM, and gives the device back to the kernel.',
+    'Takes root, Linux, the kernel modules cuse and uio_pci_generic, and huge pages for the rings; with a device behind ' +
+      'an IOMMU vfio-pci instead, without huge pages. What is missing is said by name.',
+  ],
+  options: [
+    {
+      flags: '--device <address>',
+      text: 'PCI address, as lspci -D prints it; default: the first virtio-serial device',
+    },
+    {
+      flags: '--driver <kind>',
+      text: 'how to reach it; default: vfio behind an IOMMU, uio elsewhere',
+      choices: ['uio', 'vfio'],
+    },
+    { flags: '--share', text: 'let several programs have a port open at a time' },
+    { flags: '--force', text: 'take the device even though programs have its ports open' },
+    { flags: '-q, --quiet', text: 'say nothing but warnings and errors' },
+  ],
+  examples: [
+    { text: 'In the guest:', command: 'sysctl vm.nr_hugepages=32 && modprobe cuse uio_pci_generic && vmchannel guest' },
+  ],
+  load: async () => (await import('./guest.ts')).guestCommand,
+}
+
+export const GUEST_COMMANDS: readonly CommandRow[] = [GUEST]

@@ -1,0 +1,13 @@
+/** `vmchannel guest`: the driver half as a command; src/guest does the work. */
+
+import { runGuest, stderrLog } from '../guest/main.ts'
+import type { GuestOptions } from '../guest/session.ts'
+import type { Run } from './table.ts'
+
+export const guestCommand: Run = async ({ options }) => {
+  const { device, driver, share, force, quiet } = options
+  const chosen: GuestOptions = { share: share === true, force: force === true, log: stderrLog(quiet === true) }
+  if (typeof device === 'string') chosen.device = device
+  if (driver === 'uio' || driver === 'vfio') chosen.driver = driver
+  await runGuest(chosen)
+}
