@@ -184,7 +184,7 @@ async function shell(
   env: NodeJS.ProcessEnv,
   say: (text: string) => void,
 ): Promise<void> {
-  machine.spawn('while :; do setsid cttyhack sh </dev/hvc0 >/dev/hvc0 2>&1; sleep 0.2; done')
+  machine.spawn('while :; do setsid -c sh -i </dev/hvc0 >/dev/hvc0 2>&1; sleep 0.2; done')
   say(`\n${DEVICE} is open to try; in another terminal, for example:  socat - UNIX-CONNECT:${socket}`)
   say(`and in this shell of the guest:  cat ${DEVICE}   or   echo hello > ${DEVICE}\n`)
   const child = spawn(process.execPath, [CLI, 'connect', 'shell'], {
