@@ -13,14 +13,20 @@ export interface Busy {
   serve(most: number): boolean
 }
 
-/** How long to look when nothing comes; how long a device is asked after its last request; the longest stay. */
-const PATIENCE_US = 150
+/**
+ * How long to look when nothing comes: longer where that was worth it the last time, shorter where it was not. A machine
+ * with other things to do (a host that is short of processors) ends at the shortest by itself.
+ */
+const PATIENCE_MIN_US = 20
+const PATIENCE_MAX_US = 120
+/** How long a device is asked after its last request; the longest stay. */
 const RECENT_US = 2000
 const STAY_US = 4000
 
 export class BusyLoop {
   readonly #poll: () => boolean
   readonly #recent = new Map<Busy, number>()
+  #patience = PATIENCE_MIN_US
   #running = false
   #resume = false
 
@@ -44,6 +50,7 @@ export class BusyLoop {
     this.#running = true
     const start = microseconds()
     let last = start
+    let waited = false
     while (this.#recent.size > 0) {
       let some = this.#poll()
       for (const device of this.#recent.keys()) {
@@ -54,9 +61,14 @@ export class BusyLoop {
       // The answer has woken the program; on one processor it needs ours to make its next request.
       yieldCpu()
       const now = microseconds()
-      if (some) last = now
-      else if (now - last > PATIENCE_US) break
-      else this.#forgetOld(now)
+      if (some) {
+        if (waited) this.#patience = Math.min(PATIENCE_MAX_US, this.#patience * 2)
+        last = now
+      } else if (now - last > this.#patience) {
+        this.#patience = Math.max(PATIENCE_MIN_US, this.#patience / 2)
+        break
+      } else this.#forgetOld(now)
+      waited = !some
       if (now - start > STAY_US) {
         this.#later()
         break
