@@ -101,7 +101,7 @@ async function koffi(): Promise<Record<string, string>> {
 }
 
 /** For those who want to look: size of the parts in bytes, by guest path. */
-export async function imageParts(options: GuestOptions): Promise<Map<string, number>> {
+async function imageParts(options: GuestOptions): Promise<Map<string, number>> {
   const parts = new Map<string, number>()
   for (const [path, from] of Object.entries(options.files ?? {})) {
     const folder = path.startsWith(GUEST_HOME) ? `${GUEST_HOME}/node_modules` : dirname(path) === '/bin' ? path : '/lib'
