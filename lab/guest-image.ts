@@ -4,9 +4,9 @@
  */
 import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
-import { copyFile, mkdir, readdir, readFile, rename } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, rename } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { basename, dirname, join } from 'node:path'
+import { basename, join } from 'node:path'
 import { command, tryCommand } from './command.ts'
 import { VIRTIO_MODULES } from './fetch/kernel.ts'
 import type { GuestOptions } from './initramfs.ts'
@@ -98,15 +98,4 @@ async function koffi(): Promise<Record<string, string>> {
     }
   }
   return found
-}
-
-/** For those who want to look: size of the parts in bytes, by guest path. */
-async function imageParts(options: GuestOptions): Promise<Map<string, number>> {
-  const parts = new Map<string, number>()
-  for (const [path, from] of Object.entries(options.files ?? {})) {
-    const folder = path.startsWith(GUEST_HOME) ? `${GUEST_HOME}/node_modules` : dirname(path) === '/bin' ? path : '/lib'
-    const size = typeof from === 'string' ? (await readFile(from)).length : from.text.length
-    parts.set(folder, (parts.get(folder) ?? 0) + size)
-  }
-  return parts
 }
