@@ -8,7 +8,6 @@ import { describeError, VmchannelError } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { Watch } from '../ffi/poll.ts'
 import {
-  acceptFd,
   boundPort,
   connectError,
   formatTcpAddress,
@@ -17,6 +16,7 @@ import {
   startConnect,
   type TcpAddress,
 } from '../ffi/socket.ts'
+import { acceptFd } from '../ffi/socket-calls.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { dial } from './dialer.ts'
 import { HALF_CLOSE_MS } from './fd-end.ts'

@@ -4,23 +4,24 @@
  */
 
 import { VmchannelError } from '../errors.ts'
-import { check, closeFd, declare, EAGAIN, EINPROGRESS, EINTR, errno, errnoName, systemError } from './libc.ts'
+import { check, closeFd, declare, EINPROGRESS, errno, errnoName, systemError } from './libc.ts'
+import {
+  bindFunction,
+  connectFunction,
+  getsockoptFunction,
+  listenFunction,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  socketFunction,
+  SOL_SOCKET,
+} from './socket-calls.ts'
 
-const socketFunction = declare('int socket(int domain, int type, int protocol)')
-const bindFunction = declare('int bind(int fd, void *address, unsigned int len)')
-const listenFunction = declare('int listen(int fd, int backlog)')
-const connectFunction = declare('int connect(int fd, void *address, unsigned int len)')
-const acceptFunction = declare('int accept4(int fd, void *address, void *len, int flags)')
-const getsockoptFunction = declare('int getsockopt(int fd, int level, int name, void *value, void *len)')
 const setsockoptFunction = declare('int setsockopt(int fd, int level, int name, void *value, unsigned int len)')
 const getsocknameFunction = declare('int getsockname(int fd, void *address, void *len)')
 
 const AF_INET = 2
 const AF_INET6 = 10
-const SOCK_STREAM = 1
-const SOCK_NONBLOCK = 0o4000
-const SOCK_CLOEXEC = 0o2000000
-const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const SO_ERROR = 4
 const IPPROTO_TCP = 6
@@ -141,17 +142,6 @@ export function connectError(fd: number): string | undefined {
   if (getsockoptFunction(fd, SOL_SOCKET, SO_ERROR, value, new Uint8Array([4, 0, 0, 0])) !== 0) return errnoName(errno())
   const error = new DataView(value.buffer).getInt32(0, true)
   return error === 0 ? undefined : errnoName(error)
-}
-
-/** A connection that waits at a listener, non-blocking and close-on-exec; undefined where there is none. */
-export function acceptFd(fd: number): number | undefined {
-  for (;;) {
-    const peer = acceptFunction(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC)
-    if (peer !== -1) return peer
-    const error = errno()
-    if (error === EAGAIN || errnoName(error) === 'ECONNABORTED') return undefined
-    if (error !== EINTR) throw systemError('accept4', 'listening socket', 'ERR_VMCHANNEL_CHARDEV')
-  }
 }
 
 /** Small writes go out at once: a port is usually a dialogue. */

@@ -8,33 +8,22 @@
 import { chmodSync, lstatSync, unlinkSync, type BigIntStats } from 'node:fs'
 import { dirname } from 'node:path'
 import { VmchannelError, type ErrorCode } from '../errors.ts'
+import { closeFd, EADDRINUSE, ECONNREFUSED, ENOENT, errno, errnoName, systemError } from './libc.ts'
 import {
-  closeFd,
-  declare,
-  EADDRINUSE,
-  EAGAIN,
-  ECONNREFUSED,
-  EINTR,
-  ENOENT,
-  errno,
-  errnoName,
-  systemError,
-} from './libc.ts'
+  acceptFd,
+  bindFunction,
+  connectFunction,
+  getsockoptFunction,
+  listenFunction,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOCK_STREAM,
+  socketFunction,
+  SOL_SOCKET,
+} from './socket-calls.ts'
 
-const socketFunction = declare('int socket(int domain, int type, int protocol)')
-const bindFunction = declare('int bind(int fd, void *address, unsigned int len)')
-const listenFunction = declare('int listen(int fd, int backlog)')
-const connectFunction = declare('int connect(int fd, void *address, unsigned int len)')
-const acceptFunction = declare('int accept4(int fd, void *address, void *len, int flags)')
-
-const getsockoptFunction = declare('int getsockopt(int fd, int level, int name, void *value, void *len)')
-
-const SOL_SOCKET = 1
 const SO_ACCEPTCONN = 30
 const AF_UNIX = 1
-const SOCK_STREAM = 1
-const SOCK_NONBLOCK = 0o4000
-const SOCK_CLOEXEC = 0o2000000
 const ADDRESS_SIZE = 110
 /** Bytes a path may have: sun_path without its closing NUL. */
 export const UNIX_PATH_MAX = 107
@@ -62,7 +51,7 @@ export function listenUnix(path: string, backlog = 8): UnixListener {
     chmodSync(path, 0o600)
     if (listenFunction(fd, backlog) === -1) throw systemError('listen', path)
     const own = lstatSync(path, { bigint: true })
-    return { fd, path, accept: () => acceptOne(fd, path), close: () => closeListener(fd, path, own) }
+    return { fd, path, accept: () => acceptFd(fd, path), close: () => closeListener(fd, path, own) }
   } catch (error) {
     closeFd(fd)
     throw error
@@ -78,7 +67,7 @@ export function adoptListener(fd: number): UnixListener {
     throw new VmchannelError('ERR_VMCHANNEL_CHARDEV', `${name} is not a listening socket of this process`, {
       hint: 'pass a socket that listens, and do not mark it close-on-exec; with server=off a connected one',
     })
-  return { fd, path: name, accept: () => acceptOne(fd, name), close: () => closeFd(fd) }
+  return { fd, path: name, accept: () => acceptFd(fd, name), close: () => closeFd(fd) }
 }
 
 /** Connects to `path`; returns the fd, non-blocking and close-on-exec. Throws VmchannelError. */
@@ -108,17 +97,6 @@ function openSocket(path: string): number {
   const fd = socketFunction(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
   if (fd === -1) throw systemError('socket', path)
   return fd
-}
-
-function acceptOne(fd: number, path: string): number | undefined {
-  for (;;) {
-    const client = acceptFunction(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC)
-    if (client !== -1) return client
-    const code = errno()
-    if (code === EINTR) continue
-    if (code === EAGAIN || errnoName(code) === 'ECONNABORTED') return undefined
-    throw systemError('accept4', path)
-  }
 }
 
 /** Removes a socket that nobody listens at; throws where somebody does, or where it is no socket at all. */

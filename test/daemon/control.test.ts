@@ -254,7 +254,7 @@ describe('control socket', () => {
         socket.destroy()
       }
       for (let i = 0; i < 300; i++) (await device.raw()).socket.destroy()
-      await until(() => device.fds === before)
+      await until(() => device.fds <= before) // fewer, where an earlier client had yet to be closed
       // More than may talk at once: the others wait in the backlog and get their turn.
       const many = await Promise.all(Array.from({ length: 150 }, () => device.raw()))
       for (const { socket } of many) socket.write('{"id":1,"method":"hello"}\n')
@@ -262,7 +262,7 @@ describe('control socket', () => {
       for (const { socket } of many.slice(0, 50)) socket.destroy()
       await until(() => many.slice(50).every(({ lines }) => lines.length === 1))
       for (const { socket } of many) socket.destroy()
-      await until(() => device.fds === before)
+      await until(() => device.fds <= before) // fewer, where an earlier client had yet to be closed
     })
   })
 

@@ -1,0 +1,28 @@
+/** The system calls of stream sockets, declared once for socket.ts (TCP) and unix-listen.ts (paths). */
+
+import { declare, EAGAIN, EINTR, errno, errnoName, systemError, type NativeFunction } from './libc.ts'
+
+export const SOCK_STREAM = 1
+export const SOCK_NONBLOCK = 0o4000
+export const SOCK_CLOEXEC = 0o2000000
+export const SOL_SOCKET = 1
+
+export const socketFunction: NativeFunction = declare('int socket(int domain, int type, int protocol)')
+export const bindFunction: NativeFunction = declare('int bind(int fd, void *address, unsigned int len)')
+export const listenFunction: NativeFunction = declare('int listen(int fd, int backlog)')
+export const connectFunction: NativeFunction = declare('int connect(int fd, void *address, unsigned int len)')
+export const getsockoptFunction: NativeFunction = declare(
+  'int getsockopt(int fd, int level, int name, void *value, void *len)',
+)
+const acceptFunction = declare('int accept4(int fd, void *address, void *len, int flags)')
+
+/** A connection that waits at a listener, non-blocking and close-on-exec; undefined where there is none. */
+export function acceptFd(fd: number, thing = 'listening socket'): number | undefined {
+  for (;;) {
+    const peer = acceptFunction(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    if (peer !== -1) return peer
+    const error = errno()
+    if (error === EAGAIN || errnoName(error) === 'ECONNABORTED') return undefined
+    if (error !== EINTR) throw systemError('accept4', thing, 'ERR_VMCHANNEL_CHARDEV')
+  }
+}
