@@ -3,20 +3,20 @@
  * Called by the attachments for UIO and VFIO.
  */
 
-import { declare, systemError, viewNative } from './libc.ts'
-
-const mmapFunction = declare('int64_t mmap(int64_t address, size_t len, int prot, int flags, int fd, int64_t offset)')
-const madviseFunction = declare('int madvise(int64_t address, size_t len, int advice)')
-
-const PROT_READ_WRITE = 3
-const MAP_SHARED = 0x01
-const MAP_PRIVATE = 0x02
-const MAP_FIXED = 0x10
-const MAP_ANONYMOUS = 0x20
-const MAP_NORESERVE = 0x4000
-const MAP_POPULATE = 0x8000
-const MADV_DONTFORK = 10
-const MADV_DONTDUMP = 16
+import { systemError, viewNative } from './libc.ts'
+import {
+  MADV_DONTDUMP,
+  MADV_DONTFORK,
+  MAP_ANONYMOUS,
+  MAP_FIXED,
+  MAP_NORESERVE,
+  MAP_POPULATE,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  PROT_READ_WRITE,
+  madviseFunction,
+  mmapFunction,
+} from './memory-calls.ts'
 
 export interface DeviceRegion {
   readonly bytes: Uint8Array

@@ -6,23 +6,25 @@
 import { closeSync, openSync, readSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
 import { declare, errno, errnoName, viewNative } from './libc.ts'
+import {
+  MADV_DONTDUMP,
+  MADV_DONTFORK,
+  MAP_ANONYMOUS,
+  MAP_FIXED,
+  MAP_NORESERVE,
+  MAP_POPULATE,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  PROT_READ_WRITE,
+  madviseFunction,
+  mmapFunction,
+} from './memory-calls.ts'
 
-const mmapFunction = declare('int64_t mmap(int64_t address, size_t len, int prot, int flags, int fd, int64_t offset)')
-const madviseFunction = declare('int madvise(int64_t address, size_t len, int advice)')
 const mountFunction = declare(
   'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
 )
 const umountFunction = declare('int umount2(const char *target, int flags)')
 
-const PROT_READ_WRITE = 3
-const MAP_SHARED = 0x01
-const MAP_PRIVATE = 0x02
-const MAP_FIXED = 0x10
-const MAP_ANONYMOUS = 0x20
-const MAP_NORESERVE = 0x4000
-const MAP_POPULATE = 0x8000
-const MADV_DONTFORK = 10
-const MADV_DONTDUMP = 16
 const MS_NOSUID = 2
 const MS_NODEV = 4
 const MS_NOEXEC = 8

@@ -8,23 +8,24 @@
 
 import { fstatSync } from 'node:fs'
 import { check, declare, systemError, viewNative } from './libc.ts'
+import {
+  MADV_DONTDUMP,
+  MADV_DONTFORK,
+  MAP_ANONYMOUS,
+  MAP_FIXED,
+  MAP_NORESERVE,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  PROT_READ,
+  PROT_READ_WRITE,
+  madviseFunction,
+  mmapFunction,
+} from './memory-calls.ts'
 
-// Addresses as integers: they fit (47 or 48 bits), and MAP_FAILED becomes -1.
-const mmapFunction = declare('int64_t mmap(int64_t address, size_t len, int prot, int flags, int fd, int64_t offset)')
 const munmapFunction = declare('int munmap(int64_t address, size_t len)')
-const madviseFunction = declare('int madvise(int64_t address, size_t len, int advice)')
 const fcntlFunction = declare('int fcntl(int fd, int command, int64_t argument)')
 const memfdCreateFunction = declare('int memfd_create(const char *name, unsigned int flags)')
 
-const PROT_READ = 1
-const PROT_WRITE = 2
-const MAP_SHARED = 0x01
-const MAP_PRIVATE = 0x02
-const MAP_FIXED = 0x10
-const MAP_ANONYMOUS = 0x20
-const MAP_NORESERVE = 0x4000
-const MADV_DONTFORK = 10
-const MADV_DONTDUMP = 16
 const F_GETFL = 3
 const F_ADD_SEALS = 1033
 const F_GET_SEALS = 1034
@@ -107,7 +108,7 @@ export class SharedMapping {
 
   /** Maps `size` bytes of `fd`, which may be closed afterwards. Throws VmchannelError. */
   constructor(fd: number, size: number, writable: boolean) {
-    const prot = PROT_READ | (writable ? PROT_WRITE : 0)
+    const prot = writable ? PROT_READ_WRITE : PROT_READ
     const address = mmapFunction(0, size, prot, MAP_SHARED | MAP_NORESERVE, fd, 0)
     if (address === -1) throw systemError('mmap', `${size} bytes of guest memory`, 'ERR_VMCHANNEL_MEMORY')
     // Guest memory belongs neither into our core dumps nor into our children. Both are wishes: failing is fine.
@@ -146,7 +147,7 @@ export class SharedMapping {
     const range = this.#range
     if (range.dropped) return
     const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
-    const result = mmapFunction(range.address, range.size, PROT_READ | PROT_WRITE, flags, -1, 0)
+    const result = mmapFunction(range.address, range.size, PROT_READ_WRITE, flags, -1, 0)
     check(result === -1 ? -1 : 0, 'mmap', 'dropping guest memory', 'ERR_VMCHANNEL_MEMORY')
     range.dropped = true
     this.#windows.fill(undefined)
