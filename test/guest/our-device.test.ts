@@ -150,7 +150,8 @@ describe('our driver on our device', () => {
     await rig.addPort('unix,name=late')
     await guestPath(rig.machine, '/dev/virtio-ports/late')
     const peer = await rig.connect('late')
-    const cat = rig.machine.spawn('cat /dev/virtio-ports/late')
+    // Until the guest has heard that the host is there, a read is at its end at once.
+    const cat = rig.machine.spawn('while cat /dev/virtio-ports/late; do sleep 0.1; done')
     await until(() => rig.port('late').guestOpen, 'the guest has opened')
     peer.write('before')
     await cat.waitForOutput(/before/)
