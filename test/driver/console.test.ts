@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { PeerFault, VmchannelError } from '../../src/errors.ts'
 import { MemoryChardev } from '../support/memory-chardev.ts'
 import { settle } from '../loopback/pair.ts'
-import { fakePair, type FakePair } from './fake-console.ts'
+import { fakePair, type FakePair } from '../support/fake-console.ts'
 
 const ADD = 1
 const REMOVE = 2

@@ -4,7 +4,7 @@
  */
 
 import { describe, expect, it } from 'vitest'
-import { fakePair } from '../driver/fake-console.ts'
+import { fakePair } from '../support/fake-console.ts'
 import { settle } from '../loopback/pair.ts'
 import { MemoryChardev } from '../support/memory-chardev.ts'
 import { Random } from './random.ts'

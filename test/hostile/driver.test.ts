@@ -11,7 +11,8 @@ import { receiveqOf, transmitqOf } from '../../src/spec/console.ts'
 import { settle } from '../loopback/pair.ts'
 import type { MemoryChardev } from '../support/memory-chardev.ts'
 import { Random } from './random.ts'
-import { BASIC, RawDriver, writeDesc } from './raw-driver.ts'
+import { BASIC, RawDriver } from './raw-driver.ts'
+import { writeDesc } from '../support/raw-queue.ts'
 
 const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 8)
 const SEED = process.env['FUZZ_SEED']

@@ -12,7 +12,7 @@ import type { Port } from '../../src/device/port.ts'
 import { PciRegisters } from '../../src/driver/pci-registers.ts'
 import { findMsix, setMsix } from '../../src/driver/capabilities.ts'
 import { PciTransport } from '../../src/driver/pci.ts'
-import { GuestMemory, type Region } from '../../src/mem/guest-memory.ts'
+import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import {
   CONSOLE_BAD_ID,
   CONTROL_EVENT_NAMES,
@@ -25,9 +25,9 @@ import {
   VIRTIO_CONSOLE_PORT_READY,
 } from '../../src/spec/console.ts'
 import { VIRTIO_CONSOLE_F_MULTIPORT, VIRTIO_CONSOLE_F_SIZE, VIRTIO_F_VERSION_1 } from '../../src/spec/features.ts'
-import { VIRTQ_DESC_F_WRITE } from '../../src/spec/split.ts'
 import { PORT_DEFAULTS } from '../loopback/pair.ts'
 import { MemoryChardev } from '../support/memory-chardev.ts'
+import { PAGE_LEN, RawQueue, RING_LEN } from '../support/raw-queue.ts'
 
 export const BASIC: bigint = VIRTIO_CONSOLE_F_MULTIPORT | VIRTIO_CONSOLE_F_SIZE | VIRTIO_F_VERSION_1
 
@@ -103,7 +103,9 @@ export class RawDriver {
   }
 
   enable(index: number, size: number = this.transport.queueSizeMax(index)): RawQueue {
-    const queue = new RawQueue(this, index, size, this.machine.allocate(64 << 10))
+    const ring = this.machine.allocate(RING_LEN)
+    const pages = this.machine.allocate(size * PAGE_LEN)
+    const queue = new RawQueue(index, size, ring, pages, (queue) => this.transport.notify(queue))
     this.#queues.set(index, queue)
     this.transport.enableQueue(index, size, queue.at, true)
     return queue
@@ -163,90 +165,4 @@ export class RawDriver {
     raw.avail(0)
     raw.notify()
   }
-}
-
-/** One ring, in a region of its own: table at 0, available ring at 0x8000, used ring at 0xa000; and pages elsewhere. */
-export class RawQueue {
-  readonly index: number
-  readonly size: number
-  readonly region: Region
-  readonly at: { desc: number; avail: number; used: number }
-  readonly view: DataView
-  readonly #driver: RawDriver
-  #pages: Region
-  availIdx = 0
-  seenUsed = 0
-
-  constructor(driver: RawDriver, index: number, size: number, region: Region) {
-    this.#driver = driver
-    this.index = index
-    this.size = size
-    this.region = region
-    this.view = new DataView(region.bytes.buffer)
-    this.at = { desc: region.base, avail: region.base + 0x8000, used: region.base + 0xa000 }
-    this.#pages = driver.machine.allocate(size * 4096)
-  }
-
-  desc(i: number, address: number, len: number, flags: number, next = 0): void {
-    writeDesc(this.view, i * 16, address, len, flags, next)
-  }
-
-  /** Puts a head into the next slot and moves the index; without a notification. */
-  avail(head: number): void {
-    this.view.setUint16(0x8000 + 4 + 2 * (this.availIdx % this.size), head, true)
-    this.setAvailIdx(this.availIdx + 1)
-  }
-  setAvailIdx(idx: number): void {
-    this.availIdx = idx & 0xffff
-    this.view.setUint16(0x8002, this.availIdx, true)
-  }
-  setAvailFlags(flags: number): void {
-    this.view.setUint16(0x8000, flags, true)
-  }
-  setUsedEvent(idx: number): void {
-    this.view.setUint16(0x8004 + 2 * this.size, idx, true)
-  }
-  notify(): void {
-    this.#driver.transport.notify(this.index)
-  }
-
-  get usedIdx(): number {
-    return this.view.getUint16(0xa002, true)
-  }
-  get usedFlags(): number {
-    return this.view.getUint16(0xa000, true)
-  }
-  get availEvent(): number {
-    return this.view.getUint16(0xa004 + 8 * this.size, true)
-  }
-
-  /** The used entries since the last call. */
-  takeUsed(): { id: number; len: number }[] {
-    const list = []
-    for (; this.seenUsed !== this.usedIdx; this.seenUsed = (this.seenUsed + 1) & 0xffff) {
-      const at = 0xa004 + 8 * (this.seenUsed % this.size)
-      list.push({ id: this.view.getUint32(at, true), len: this.view.getUint32(at + 4, true) })
-    }
-    return list
-  }
-
-  page(i: number): Uint8Array {
-    return this.#pages.bytes.subarray(i * 4096, (i + 1) * 4096)
-  }
-  pageAddress(i: number): number {
-    return this.#pages.base + i * 4096
-  }
-  /** A whole page for the device to write, as Linux posts them: page i under descriptor i. */
-  postPage(i: number, len = 4096): void {
-    this.desc(i, this.pageAddress(i), len, VIRTQ_DESC_F_WRITE)
-    this.avail(i)
-  }
-}
-
-export function writeDesc(view: DataView, at: number, address: number, len: number, flags: number, next: number): void {
-  view.setUint32(at, address % 2 ** 32, true)
-  view.setUint32(at + 4, Math.floor(address / 2 ** 32), true)
-  view.setUint32(at + 8, len, true)
-  view.setUint16(at + 12, flags, true)
-  view.setUint16(at + 14, next, true)
 }

@@ -8,7 +8,7 @@ export class MemoryChardev implements Chardev {
   readonly place = undefined
   connected: boolean
   /** Bytes it takes before it says stop; raise it and call `end.writable()`. */
-  room = Infinity
+  room: number = Infinity
   readonly received: Uint8Array[] = []
   reading = false
   closed = false

@@ -2,7 +2,7 @@ import { closeSync, ftruncateSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createMemfd, sealMemfd } from '../../../../src/ffi/mmap.ts'
 import { openRig, openFds, until, type Rig } from './rig.ts'
-import { access, concat, FakeVmm, u32, u64 } from './fake-vmm.ts'
+import { access, concat, FakeVmm, u32, u64 } from '../../../support/fake-vmm.ts'
 
 const MIB = 1 << 20
 

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createMemfd, sealMemfd, WINDOW_OVERLAP, WINDOW_SIZE } from '../../../../src/ffi/mmap.ts'
 import { Iovec } from '../../../../src/mem/iovec.ts'
 import { openRig, openFds, type Rig } from './rig.ts'
-import { concat, FakeVmm, u32, u64 } from './fake-vmm.ts'
+import { concat, FakeVmm, u32, u64 } from '../../../support/fake-vmm.ts'
 
 const MIB = 1 << 20
 const EINVAL = 22

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createEventfd } from '../../../../src/ffi/eventfd.ts'
 import { createMemfd, sealMemfd } from '../../../../src/ffi/mmap.ts'
 import { openRig, type Rig } from './rig.ts'
-import { FakeVmm, message, type FakeMessage } from './fake-vmm.ts'
+import { FakeVmm, message, type FakeMessage } from '../../../support/fake-vmm.ts'
 
 const MIB = 1 << 20
 

@@ -3,7 +3,7 @@ import { closeSync, ftruncateSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createEventfd } from '../../../../src/ffi/eventfd.ts'
 import { createMemfd } from '../../../../src/ffi/mmap.ts'
-import { access, concat, FakeVmm, message, turn, u32, u64 } from './fake-vmm.ts'
+import { access, concat, FakeVmm, message, turn, u32, u64 } from '../../../support/fake-vmm.ts'
 import { openFds, openRig, until, type Rig } from './rig.ts'
 import { ToyFunction } from './toy-function.ts'
 

@@ -2,7 +2,7 @@ import { closeSync, openSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createEventfd, drainEventfd, signalEventfd } from '../../../../src/ffi/eventfd.ts'
 import { openRig, openFds, until, type Rig } from './rig.ts'
-import { FakeVmm } from './fake-vmm.ts'
+import { FakeVmm } from '../../../support/fake-vmm.ts'
 
 const NONE = 1
 const BOOL = 2

@@ -9,7 +9,7 @@ import type { UnsharedMemory } from '../../../../src/device/attach/vfio-user/dma
 import { listenVfioUser, type VfioUserServer } from '../../../../src/device/attach/vfio-user/server.ts'
 import type { Log } from '../../../../src/log.ts'
 import { GuestMemory } from '../../../../src/mem/guest-memory.ts'
-import { turn } from './fake-vmm.ts'
+import { turn } from '../../../support/fake-vmm.ts'
 import { ToyFunction } from './toy-function.ts'
 
 export interface Rig {

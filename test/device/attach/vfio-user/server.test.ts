@@ -7,7 +7,7 @@ import { closeFd } from '../../../../src/ffi/libc.ts'
 import { connectUnix } from '../../../../src/ffi/unix-listen.ts'
 import { SILENT } from '../../../../src/log.ts'
 import { GuestMemory } from '../../../../src/mem/guest-memory.ts'
-import { access, concat, FakeVmm, message, turn, u32 } from './fake-vmm.ts'
+import { access, concat, FakeVmm, message, turn, u32 } from '../../../support/fake-vmm.ts'
 import { openFds, openRig, until, type Rig } from './rig.ts'
 import { ToyFunction } from './toy-function.ts'
 

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createEventfd, drainEventfd } from '../../../../src/ffi/eventfd.ts'
 import { closeFd } from '../../../../src/ffi/libc.ts'
-import { access, concat, FakeVmm, message, turn, u32, u64 } from './fake-vmm.ts'
+import { access, concat, FakeVmm, message, turn, u32, u64 } from '../../../support/fake-vmm.ts'
 import { openFds, openRig, until, type Rig } from './rig.ts'
 import { ToyFunction } from './toy-function.ts'
 

@@ -4,10 +4,10 @@
  * Builds every message by hand, on purpose without the server's own wire tables.
  */
 
-import { closeFd } from '../../../../src/ffi/libc.ts'
-import { Watch } from '../../../../src/ffi/poll.ts'
-import { Receiver, sendWithFds } from '../../../../src/ffi/scm.ts'
-import { connectUnix } from '../../../../src/ffi/unix-listen.ts'
+import { closeFd } from '../../src/ffi/libc.ts'
+import { Watch } from '../../src/ffi/poll.ts'
+import { Receiver, sendWithFds } from '../../src/ffi/scm.ts'
+import { connectUnix } from '../../src/ffi/unix-listen.ts'
 
 const EAGAIN = 11
 
@@ -155,7 +155,7 @@ export function message(
   command: number,
   payload: Uint8Array,
   flags = 0,
-  size = 16 + payload.length,
+  size: number = 16 + payload.length,
 ): Buffer {
   const header = Buffer.alloc(16)
   header.writeUInt16LE(id, 0)

@@ -12,7 +12,7 @@ import { CONTROL_EVENT_NAMES, decodeControl, encodeControl } from '../../src/spe
 
 export class FakeConsole implements VirtioDevice {
   readonly id = 3
-  features = (1n << 32n) | 3n
+  features: bigint = (1n << 32n) | 3n
   queueCount = 10
   size = 64
   maxPorts = 4
