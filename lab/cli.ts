@@ -7,6 +7,7 @@ import { describeError } from '../src/errors.ts'
 import { ensureBusybox } from './fetch/busybox.ts'
 import { ensureCompiler, guestProgram } from './fetch/compiler.ts'
 import { ensureKernel, KERNEL_SERIES, type KernelSeries } from './fetch/kernel.ts'
+import { ensureOldQemu } from './fetch/old-qemu.ts'
 import { ensureQemu } from './fetch/qemu.ts'
 import { Machine } from './machine.ts'
 import { cacheRoot } from './paths.ts'
@@ -18,6 +19,8 @@ const USAGE = `usage: node dist/lab/cli.js fetch
 async function fetchAll(): Promise<void> {
   const qemu = await ensureQemu()
   console.log(`QEMU ${qemu.version} (${qemu.source}): ${qemu.path}`)
+  const old = await ensureOldQemu()
+  console.log(`QEMU ${old.version} (${old.source}): ${old.path}`)
   console.log(`busybox: ${await ensureBusybox()}`)
   for (const series of KERNEL_SERIES) {
     const kernel = await ensureKernel(series)
