@@ -3,6 +3,22 @@
 export const SIDES = ['ours', 'qemu'] as const
 export type Side = (typeof SIDES)[number]
 
+/** Units, and whether more of it is better. */
+export const MORE_IS_BETTER = {
+  'MB/s': true,
+  'GB/s': true,
+  'M/s': true,
+  us: false,
+  's/GB': false,
+  'ms/s': false,
+  KiB: false,
+  MiB: false,
+} as const
+export type Unit = keyof typeof MORE_IS_BETTER
+
+/** Figures of one run, by case id. */
+export type Figures = Record<string, number>
+
 /** What cases are measured on. */
 export interface BenchRig {
   /** Versions and the like, for a person. */
@@ -11,26 +27,29 @@ export interface BenchRig {
 }
 
 export interface Case<R extends BenchRig> {
-  id: string
+  /** One run gives these. */
+  ids: readonly string[]
   title: string
-  unit: 'MB/s' | 'us'
-  /** Runs once; several figures where one run gives several cases. */
-  run(rig: R, side: Side): Promise<Record<string, number>>
-  /** The same figures with no device in between, where that can be had. */
-  limit?(rig: R): Promise<Record<string, number>>
+  unit: Unit
+  /** The other units, where not all are the same. */
+  units?: Readonly<Record<string, Unit>>
+  /** Who takes part; default both. */
+  sides?: readonly Side[]
+  /** Of runs that take long: at most so many pairs, and whether the first is only to warm up; default all, and true. */
+  pairsMax?: number
+  warmUp?: boolean
+  run(rig: R, side: Side): Promise<Figures>
+  /** The same figures with nothing in between, where that can be had. */
+  limit?(rig: R): Promise<Figures>
 }
 
-export interface CaseInfo {
-  id: string
-  title: string
-  unit: Case<BenchRig>['unit']
-}
+export type CaseInfo = Omit<Case<BenchRig>, 'run' | 'limit'>
 
 /** A suite whose rig runs. */
 export interface Session {
   readonly banner: string
-  run(info: CaseInfo, side: Side): Promise<Record<string, number>>
-  limit(info: CaseInfo): Promise<Record<string, number>>
+  run(info: CaseInfo, side: Side): Promise<Figures>
+  limit(info: CaseInfo): Promise<Figures>
   close(): Promise<void>
 }
 
@@ -40,15 +59,15 @@ export interface Suite {
 }
 
 export function makeSuite<R extends BenchRig>(cases: readonly Case<R>[], startRig: () => Promise<R>): Suite {
-  const byId = new Map(cases.map((measured) => [measured.id, measured]))
+  const find = (info: CaseInfo): Case<R> => cases.find((measured) => measured === info)!
   return {
     cases,
     async start() {
       const rig = await startRig()
       return {
         banner: rig.banner,
-        run: ({ id }, side) => byId.get(id)!.run(rig, side),
-        limit: ({ id }) => byId.get(id)!.limit?.(rig) ?? Promise.resolve({}),
+        run: (info, side) => find(info).run(rig, side),
+        limit: (info) => find(info).limit?.(rig) ?? Promise.resolve({}),
         close: () => rig.close(),
       }
     },

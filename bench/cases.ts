@@ -7,7 +7,7 @@ const MIB = 1 << 20
 /** Guest → host: the clock is the host peer's, from the first byte to the last. */
 function guestToHost(id: string, size: number, bytes: number): Case<Rig> {
   return {
-    id,
+    ids: [id],
     title: `guest writes of ${size >= 1024 ? `${size / 1024} KiB` : `${size} bytes`}`,
     unit: 'MB/s',
     async run(rig, side) {
@@ -22,7 +22,7 @@ function guestToHost(id: string, size: number, bytes: number): Case<Rig> {
 /** Host → guest: the clock is the guest's. */
 function hostToGuest(id: string, size: number, bytes: number): Case<Rig> {
   return {
-    id,
+    ids: [id],
     title: `host writes of ${size / 1024} KiB`,
     unit: 'MB/s',
     async run(rig, side) {
@@ -37,7 +37,7 @@ function hostToGuest(id: string, size: number, bytes: number): Case<Rig> {
 /** Round trips that the guest starts and the host peer echoes. */
 function roundTrip(id: string, size: number, count: number): Case<Rig> {
   return {
-    id,
+    ids: [`${id}.p50`, `${id}.p99`],
     title: `round trip of ${size} byte${size === 1 ? '' : 's'}`,
     unit: 'us',
     async run(rig, side) {

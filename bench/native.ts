@@ -177,7 +177,7 @@ function pump(
 
 function guestToHost(id: string, size: number, bytes: number): Case<NativeRig> {
   return {
-    id,
+    ids: [id],
     title: `writes of ${size >= 1024 ? `${size / 1024} KiB` : `${size} bytes`}, no guest`,
     unit: 'MB/s',
     async run(rig, side) {
@@ -198,7 +198,7 @@ function guestToHost(id: string, size: number, bytes: number): Case<NativeRig> {
 
 function hostToGuest(id: string, size: number, bytes: number): Case<NativeRig> {
   return {
-    id,
+    ids: [id],
     title: `host writes of ${size / 1024} KiB, no guest`,
     unit: 'MB/s',
     async run(rig, side) {

@@ -1,0 +1,18 @@
+/** All that can be measured, in the order in which it is. */
+import { END_TO_END } from './cases.ts'
+import type { CaseInfo, Suite } from './case.ts'
+import { NATIVE } from './native.ts'
+import { RING } from './ring.ts'
+
+export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END]
+
+export const ALL_IDS: readonly string[] = SUITES.flatMap(({ cases }) => cases.flatMap(({ ids }) => ids))
+
+/** Whether a figure was asked for: by its id, by the start of it, or by nothing at all. */
+export function chosen(id: string, parts: readonly string[]): boolean {
+  return parts.length === 0 || parts.some((part) => id.startsWith(part))
+}
+
+export function chosenCases(suite: Suite, parts: readonly string[]): CaseInfo[] {
+  return suite.cases.filter(({ ids }) => ids.some((id) => chosen(id, parts)))
+}
