@@ -28,7 +28,7 @@ _vmchannel_words() {
     'port') echo 'list add remove resize stats' ;;
     'udev') echo 'print install uninstall' ;;
     'completion') echo 'bash zsh fish' ;;
-    'help') echo 'ports config environment exit-codes qemu serve port connect doctor udev completion help guest' ;;
+    'help') echo 'ports transports config environment exit-codes qemu serve port connect doctor udev completion help guest' ;;
   esac
 }
 

@@ -78,6 +78,7 @@ complete -c vmchannel -n '__fish_seen_subcommand_from completion' -a bash -d 'wh
 complete -c vmchannel -n '__fish_seen_subcommand_from completion' -a zsh -d 'which shell'
 complete -c vmchannel -n '__fish_seen_subcommand_from completion' -a fish -d 'which shell'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a ports -d 'how a port is written: SPEC'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a transports -d 'which way a port takes: -virtioserial SPEC,transport=WORD'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a config -d 'the configuration file of "vmchannel serve"'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a environment -d 'variables that are read'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a exit-codes -d 'what the exit status says'

@@ -33,7 +33,7 @@ const QEMU: CommandRow = {
     "Our own options come first; from the first word that is none of them, everything is QEMU's and handed over as it " +
       'stands ("--" ends our options early). Among QEMU\'s arguments -virtioserial SPEC, any number of them, makes a ' +
       'port: a name vmchN or the order in which they stand decides which /dev/vmchN it is in the guest. See ' +
-      '"vmchannel help ports" for SPEC.',
+      '"vmchannel help ports" for SPEC, and "vmchannel help transports" for a QEMU older than 10.1.',
     "QEMU's own -device virtio-serial-pci, virtserialport and virtconsole with their -chardev move onto our device, so " +
       'that existing command lines work unchanged. Shared memory is added to fit -m, -machine, -object and -numa. ' +
       'Questions to QEMU (-help, -version, -machine none, -device help) go straight through.',

@@ -13,7 +13,6 @@ import { closeFd } from '../ffi/libc.ts'
 import { makePipe } from '../ffi/pipe.ts'
 import { splitCommandLine } from '../qemu/command-line.ts'
 import type { Plan } from '../qemu/plan.ts'
-import { probeCacheFile, probeQemu } from '../qemu/probe.ts'
 import type { OwnOptions } from './qemu-options.ts'
 import { vmNames } from './qemu-names.ts'
 import { sayNow } from './say-now.ts'
@@ -29,7 +28,6 @@ export async function startAndBecome(
   options: OwnOptions,
   exec: ExecOptions,
 ): Promise<never> {
-  probeQemu(qemu, probeCacheFile(process.env))
   const { config, start } = prepare(plan, argv, options)
   const lifeline = makePipe()
   for (const fd of plan.takenFds) setInheritable(fd, true)

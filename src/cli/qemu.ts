@@ -40,13 +40,17 @@ async function run(argv: readonly string[], options: OwnOptions): Promise<number
     const qemu = findQemu(process.env, options.qemuBinary, process.argv[1])
     execve(qemu, [qemu, ...withoutOwn(given)], { stdioFlags: flags, keepFds: inherited })
   }
-  const { planQemu } = await import('../qemu/plan.ts')
-  const plan = planQemu(argv, HOST)
+  const [{ planQemu }, { askQemu, probeCacheFile }] = await Promise.all([
+    import('../qemu/plan.ts'),
+    import('../qemu/probe.ts'),
+  ])
+  const find = (): string => findQemu(process.env, options.qemuBinary, process.argv[1])
+  const plan = planQemu(argv, { ...HOST, ability: () => askQemu(find(), probeCacheFile(process.env)) })
   if (options.dryRun) {
     const { printPlan } = await import('./qemu-dry-run.ts')
     return printPlan(plan, argv, options)
   }
-  const qemu = findQemu(process.env, options.qemuBinary, process.argv[1])
+  const qemu = find()
   const keepFds = [...new Set([...inherited, ...plan.mentionedFds])].filter((fd) => isOpen(fd))
   const exec: ExecOptions = { stdioFlags: flags, keepFds: keepFds.filter((fd) => !plan.takenFds.includes(fd)) }
   for (const warning of plan.warnings) sayNow(`vmchannel: warning: ${warning}`)

@@ -73,6 +73,24 @@ export const TOPICS: readonly Topic[] = [
     ],
   },
   {
+    name: 'transports',
+    title: 'which way a port takes: -virtioserial SPEC,transport=WORD',
+    parts: [
+      [
+        ['auto', 'our device where this QEMU has vfio-user-pci (10.1 and newer), else "qemu"; the default'],
+        ['vfio-user', 'our device, or an error that says why not'],
+        [
+          'qemu',
+          "QEMU's own virtio-serial-pci, with the same names, numbers and nodes in the guest. No device process: the " +
+            'port cannot be attach, policies and on-close have no effect, "vmchannel port" and "vmchannel connect" do not ' +
+            'reach it; in return the machine can be migrated and restored',
+        ],
+      ],
+      'What auto chose, and what each option loses by it, is said in one line each. Devices that the command line asks ' +
+        'QEMU for (-device virtio-serial-pci) stay with a QEMU that has no vfio-user-pci.',
+    ],
+  },
+  {
     name: 'config',
     title: 'the configuration file of "vmchannel serve"',
     parts: [

@@ -20,7 +20,7 @@ export function refuseIncoming(list: readonly Argument[]): void {
     {
       hint:
         'start the guest afresh; a machine that was saved with the virtio-serial device of QEMU itself ' +
-        'can be restored by running QEMU directly',
+        'can be restored by running QEMU directly, or with transport=qemu behind each -virtioserial',
     },
   )
 }
@@ -46,7 +46,7 @@ export function machineObstacle(list: readonly Argument[]): VmchannelError | und
     return new VmchannelError(
       'ERR_VMCHANNEL_USAGE',
       '-only-migratable: a machine with a vmchannel device cannot be migrated, QEMU would lose its state',
-      { hint: 'leave -only-migratable out' },
+      { hint: 'leave -only-migratable out, or give each -virtioserial transport=qemu' },
     )
   }
   return undefined

@@ -5,7 +5,7 @@
  */
 
 import { VmchannelError } from '../errors.ts'
-import { parsePortSpec, type PortSpec } from '../port-spec.ts'
+import type { PortSpec } from '../port-spec.ts'
 import {
   describeArgument,
   isOwn,
@@ -16,11 +16,13 @@ import {
 } from './command-line.ts'
 import { planMemory, type FileKind, type MemoryPlan } from './memory.ts'
 import { machineObstacle, refuseIncoming } from './obstacles.ts'
-import { optionText, parseOptionString, type JsonValue } from './option.ts'
+import { optionText, type JsonValue } from './option.ts'
+import { planQemuDevice, type QemuOwnDevice } from './own-device.ts'
+import { ownDevice, ownPorts } from './own-ports.ts'
 import { passThroughReason } from './pass-through.ts'
 import { slotTrouble, slotWarning } from './pci-slots.ts'
-import { claimName, neededPorts, numberPorts, type NamedPort } from './port-numbers.ts'
-import { carryProperties } from './serial-options.ts'
+import { claimName, numberPorts, type NamedPort } from './port-numbers.ts'
+import type { QemuAbility } from './probe.ts'
 import { findSerialDevices, type SerialDevice } from './serial.ts'
 import { allIds, freshId, mentionedFds } from './usage.ts'
 
@@ -30,6 +32,8 @@ export interface PlanHost {
   readFile?(path: string): string | undefined
   fileKind?(path: string): FileKind
   umask?: number
+  /** What the QEMU that will run can do; asked only where it matters. Left out: everything. */
+  ability?(): QemuAbility
 }
 
 export interface PlannedDevice {
@@ -72,50 +76,80 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
   const warnings: string[] = []
   const own = ownPorts(given)
   // A device without ports has a use as well: they can be added while the guest runs.
-  const wantsOwn = given.some(isOwn)
+  const bare = own.length === 0 && given.some(isOwn)
   let serial = findSerialDevices(list, host.umask)
   for (const device of serial) {
-    if (device.reason === undefined) {
-      const trouble = slotTrouble(device, list)
-      if (trouble !== undefined) device.reason = trouble
-    }
-    if (device.reason !== undefined && !device.silent) warnings.push(staysWithQemu(device, device.reason))
+    const trouble = device.reason === undefined ? slotTrouble(device, list) : undefined
+    if (trouble !== undefined) device.reason = trouble
   }
+  const matters = own.length > 0 || bare || serial.some((device) => device.reason === undefined)
+  const { version, obstacle } = (matters ? host.ability?.() : undefined) ?? ABLE
+  if (obstacle) {
+    if (bare || own.some(({ transport }) => transport === 'vfio-user')) throw obstacle
+    for (const device of serial) device.reason ??= obstacle.message
+  }
+  const theirs = own.filter(({ transport }) => transport === 'qemu' || (transport === 'auto' && obstacle))
+  const ours = own.filter((port) => !theirs.includes(port))
+  const wantsOwn = bare || ours.length > 0
+  for (const device of serial)
+    if (device.reason !== undefined && !device.silent) warnings.push(staysWithQemu(device, device.reason))
   const kept = serial.filter((device) => device.reason !== undefined)
   serial = serial.filter((device) => device.reason === undefined)
-  if (!wantsOwn && serial.length === 0) return leaveAlone(given, 'no virtio-serial device for vmchannel', warnings)
   const ids = allIds(list)
-  const memory = prepare(list, ids, host)
-  if (memory instanceof VmchannelError) {
-    if (wantsOwn) throw memory
-    for (const device of serial) warnings.push(staysWithQemu(device, memory.message))
-    return leaveAlone(given, memory.message, warnings)
+  const names = new Map<string, string>()
+  const planTheirs = (): QemuOwnDevice => {
+    if (theirs.length === 0) return NOTHING
+    if (obstacle && theirs.some(({ transport }) => transport === 'auto')) warnings.push(insteadOfOurs(obstacle))
+    const device = ownDevice(wantsOwn ? [] : given, theirs, ids)
+    const planned = planQemuDevice(device, theirs, version, names, ids)
+    warnings.push(...planned.warnings)
+    return planned
+  }
+  const memory = wantsOwn || serial.length > 0 ? prepare(list, ids, host) : undefined
+  if (memory === undefined || memory instanceof VmchannelError) {
+    if (memory && wantsOwn) throw memory
+    for (const device of serial) warnings.push(staysWithQemu(device, memory!.message))
+    for (const device of [...kept, ...serial]) noteNames(device, names)
+    const why = memory?.message ?? (theirs.length > 0 ? ON_QEMU : 'no virtio-serial device for vmchannel')
+    return leaveAlone(given, why, warnings, planTheirs())
   }
   refuseIncoming(list)
-  const names = new Map<string, string>()
   for (const device of kept) noteNames(device, names)
   const drafts = serial.map((device) => draftCarried(device, ids, names, warnings))
   for (const device of serial) warnings.push(...slotWarning(device, list))
-  if (wantsOwn) drafts.push(draftOwn(given, own, ids, names))
+  if (wantsOwn) drafts.push(draftOwn(given, ours, ids, names))
+  const added = planTheirs()
   warnings.push(...memory.warnings)
   return {
     passThrough: undefined,
     devices: drafts.map(({ id, origin, maxPorts, ports }) => ({ id, origin, maxPorts, ports })),
-    qemuArgs: (socketPaths) => writeArguments(rest, drafts, taken(serial), memory, socketPaths),
+    qemuArgs: (socketPaths) => [...writeArguments(rest, drafts, taken(serial), memory, socketPaths), ...added.args],
     takenFds: drafts.flatMap((draft) => draft.ports.flatMap(inheritedFd)),
-    mentionedFds: mentionedFds(given),
+    mentionedFds: [...mentionedFds(given), ...added.fds],
     warnings,
   }
 }
 
-function leaveAlone(given: readonly Argument[], why: string, warnings: string[]): Plan {
-  const args = withoutOwn(given)
+/** A QEMU about which nothing is known. */
+const ABLE: QemuAbility = { version: '11.1.0', obstacle: undefined }
+const NOTHING: QemuOwnDevice = { args: [], fds: [], warnings: [] }
+const ON_QEMU = "all ports are on QEMU's own virtio-serial-pci"
+
+function insteadOfOurs(obstacle: VmchannelError): string {
+  return (
+    `${obstacle.message}: the ports of -virtioserial are on QEMU's own virtio-serial-pci, ` +
+    'out of reach of "vmchannel port" and "vmchannel connect"'
+  )
+}
+
+function leaveAlone(given: readonly Argument[], why: string, warnings: string[], added = NOTHING): Plan {
+  const args = [...withoutOwn(given), ...added.args]
   return {
     passThrough: why,
     devices: [],
     qemuArgs: () => [...args],
     takenFds: [],
-    mentionedFds: mentionedFds(given),
+    mentionedFds: [...mentionedFds(given), ...added.fds],
     warnings,
   }
 }
@@ -134,18 +168,6 @@ function prepare(list: readonly Argument[], ids: Set<string>, host: PlanHost): M
     if (error instanceof VmchannelError) return error
     throw error
   }
-}
-
-function ownPorts(given: readonly Argument[]): NamedPort[] {
-  return given.flatMap((argument) => {
-    if (argument.name !== 'virtioserial') return []
-    if (argument.value === undefined) {
-      throw new VmchannelError('ERR_VMCHANNEL_USAGE', '-virtioserial needs a port behind it', {
-        hint: 'e.g. -virtioserial unix:/run/vm.sock,name=org.example.0',
-      })
-    }
-    return [{ spec: parsePortSpec(argument.value, '-virtioserial'), argument: `-virtioserial ${argument.value}` }]
-  })
 }
 
 function noteNames(device: SerialDevice, names: Map<string, string>): void {
@@ -173,25 +195,15 @@ function draftCarried(device: SerialDevice, ids: Set<string>, names: Map<string,
   }
 }
 
-function draftOwn(given: readonly Argument[], own: NamedPort[], ids: Set<string>, names: Map<string, string>): Draft {
-  const wish = given.findLast((argument) => argument.name === 'virtioserial-device')
-  const option = parseOptionString(wish?.value ?? '')
-  const carried = carryProperties(option, neededPorts(own))
-  const wrong = 'reason' in carried ? carried.reason : carried.spec.ignored.map((key) => `unknown option ${key}`)[0]
-  if ('reason' in carried || wrong !== undefined) {
-    throw new VmchannelError('ERR_VMCHANNEL_USAGE', `-virtioserial-device ${wish?.value ?? ''}: ${wrong}`, {
-      hint: 'it takes id, bus, addr, multifunction, acpi-index and max_ports',
-    })
-  }
-  const { maxPorts, properties } = carried.spec
-  return {
-    id: optionText(option, 'id') ?? freshId('vmchannel', ids),
-    origin: '-virtioserial',
-    maxPorts,
-    ports: numberPorts(own, maxPorts, names),
-    properties,
-    place: undefined,
-  }
+function draftOwn(
+  given: readonly Argument[],
+  own: readonly NamedPort[],
+  ids: Set<string>,
+  names: Map<string, string>,
+): Draft {
+  const { id, maxPorts, properties } = ownDevice(given, own, ids)
+  const ports = numberPorts(own, maxPorts, names)
+  return { id, origin: '-virtioserial', maxPorts, ports, properties, place: undefined }
 }
 
 function taken(serial: readonly SerialDevice[]): Set<Argument> {

@@ -26,15 +26,28 @@ const ELSE = 'install QEMU 10.1 or later, or set VMCHANNEL_QEMU to the path of o
 
 type Env = Readonly<Record<string, string | undefined>>
 
+export interface QemuAbility {
+  version: string
+  /** Why our device cannot be plugged into it; undefined where it can. */
+  obstacle: VmchannelError | undefined
+}
+
 /** Checks the binary; `file` is where answers are kept (see probeCacheFile). Throws ERR_VMCHANNEL_QEMU. */
 export function probeQemu(path: string, file: string | undefined, env: Env = process.env): QemuInfo {
+  const { version, obstacle } = askQemu(path, file, env)
+  if (obstacle) throw obstacle
+  return { path, version }
+}
+
+/** What the binary can do. Throws ERR_VMCHANNEL_QEMU where it is no QEMU at all. */
+export function askQemu(path: string, file: string | undefined, env: Env = process.env): QemuAbility {
   const key = fileKey(path)
   const known = file === undefined ? undefined : readCache(file)[key]
-  if (known !== undefined) return { path, version: known }
+  if (known !== undefined) return { version: known, obstacle: undefined }
   const version = askVersion(path, env)
-  askDevice(path, version, env)
-  if (file !== undefined) writeCache(file, key, version)
-  return { path, version }
+  const obstacle = tooOld(path, version) ?? askDevice(path, version, env)
+  if (!obstacle && file !== undefined) writeCache(file, key, version)
+  return { version, obstacle }
 }
 
 /** The file for answers: under XDG_CACHE_HOME or ~/.cache; none where there is no home. */
@@ -62,22 +75,23 @@ function askVersion(path: string, env: Env): string {
       hint: ELSE,
     })
   }
-  const [major, minor] = [Number(match[1]), Number(match[2])]
-  const version = `${major}.${minor}.${match[3] ?? 0}`
-  if (major < FIRST[0] || (major === FIRST[0] && minor < FIRST[1])) {
-    throw new VmchannelError(
-      'ERR_VMCHANNEL_QEMU',
-      `QEMU ${version} at ${path} is too old: vfio-user-pci came with ${FIRST.join('.')}`,
-      { hint: ELSE },
-    )
-  }
-  return version
+  return `${Number(match[1])}.${Number(match[2])}.${match[3] ?? 0}`
 }
 
-function askDevice(path: string, version: string, env: Env): void {
+function tooOld(path: string, version: string): VmchannelError | undefined {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  if (major > FIRST[0] || (major === FIRST[0] && minor >= FIRST[1])) return undefined
+  return new VmchannelError(
+    'ERR_VMCHANNEL_QEMU',
+    `QEMU ${version} at ${path} is too old: vfio-user-pci came with ${FIRST.join('.')}`,
+    { hint: ELSE },
+  )
+}
+
+function askDevice(path: string, version: string, env: Env): VmchannelError | undefined {
   const { status, text } = ask(path, ['-machine', 'none', '-device', 'vfio-user-pci,help'], env)
-  if (status === 0 && text.includes('socket=')) return
-  throw new VmchannelError(
+  if (status === 0 && text.includes('socket=')) return undefined
+  return new VmchannelError(
     'ERR_VMCHANNEL_QEMU',
     `QEMU ${version} at ${path} has no vfio-user-pci device: it was built without it`,
     { hint: `use a QEMU that has it ("-device help" lists it), and set VMCHANNEL_QEMU to its path` },

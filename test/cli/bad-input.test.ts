@@ -136,7 +136,9 @@ describe('vmchannel qemu', () => {
   })
 
   it('a QEMU that is too old: status 8', async () => {
-    const { status, stderr } = await refused([...SIZE, '-virtioserial', 'null'], { version: '7.2.22' })
+    const { status, stderr } = await refused([...SIZE, '-virtioserial', 'null,transport=vfio-user'], {
+      version: '7.2.22',
+    })
     expect(status).toBe(8)
     expect(stderr).toContain('7.2.22')
     expect(stderr).toContain('10.1')
@@ -144,7 +146,7 @@ describe('vmchannel qemu', () => {
   })
 
   it('a QEMU without vfio-user-pci: status 8', async () => {
-    const { status, stderr } = await refused([...SIZE, '-virtioserial', 'null'], { device: false })
+    const { status, stderr } = await refused([...SIZE, '-virtioserial', 'null,transport=vfio-user'], { device: false })
     expect(status).toBe(8)
     expect(stderr).toContain('vfio-user-pci')
   })

@@ -96,6 +96,15 @@ describe('a run without a device of ours', () => {
   })
 })
 
+it('a QEMU that is too old gets the ports on its own device, and one line says so', async () => {
+  const env = { VMCHANNEL_QEMU: bench.fakeQemu({ version: '7.2.22' }), HOME: bench.folder }
+  const result = await bench.run(['qemu', ...SERIAL], { env })
+  expect(result).toMatchObject({ status: 0, stdout: '' })
+  expect(result.stderr).toMatch(/^vmchannel: warning: QEMU 7\.2\.22 .* own virtio-serial-pci.*\n$/)
+  expect(ran()).toContain('null,id=vmchannel-c1')
+  expect(existsSync(bench.state)).toBe(false)
+})
+
 describe('a run with a device of ours', () => {
   const run = (args: readonly string[], script?: string, options: RunOptions = {}) =>
     bench.run(['qemu', ...args], { ...options, env: { ...own(script), ...options.env } })
