@@ -22,8 +22,10 @@ export interface PackageSet {
   install: readonly string[]
   /** Which packages of apt's plan are wanted; all when left out. */
   keep?: RegExp
-  /** Last touches to the unpacked tree; `final` is the place it will have. */
-  finish?: (tree: string, final: string) => Promise<void>
+  /** Which are not. */
+  drop?: RegExp
+  /** Last touches to the unpacked tree; `final` is the place it will have, `debs` holds the packages. */
+  finish?: (tree: string, final: string, debs: string) => Promise<void>
 }
 
 /** The folder, fetched now or before. */
@@ -49,7 +51,9 @@ async function fetchTree(set: PackageSet, cache: string, final: string, progress
   try {
     const apt = new PrivateApt(join(cache, 'apt'))
     await apt.prepare((text) => progress.step(text))
-    const plan = (await apt.plan(set.suite, set.install)).filter((name) => set.keep?.test(name) ?? true)
+    const plan = (await apt.plan(set.suite, set.install)).filter(
+      (name) => (set.keep?.test(name) ?? true) && !set.drop?.test(name),
+    )
     await apt.download(debs, plan, (count) => progress.step(`${set.name}: fetching ${count}/${plan.length}`))
     await rm(tree, { recursive: true, force: true })
     await mkdir(tree, { recursive: true })
@@ -58,7 +62,7 @@ async function fetchTree(set: PackageSet, cache: string, final: string, progress
       await command('dpkg', ['-x', join(debs, deb), tree])
     }
     await writeFile(join(tree, 'packages.txt'), plan.join('\n') + '\n')
-    await set.finish?.(tree, final)
+    await set.finish?.(tree, final, debs)
     await rename(tree, final)
     await rm(debs, { recursive: true, force: true })
     progress.done(`${set.name}: ready`)

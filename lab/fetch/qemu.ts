@@ -2,6 +2,8 @@
  * A QEMU that has vfio-user-pci: the system's where it is new enough, else 11.1 of trixie-backports, unpacked into the
  * cache. Either way the caller gets one executable path.
  */
+import { existsSync } from 'node:fs'
+import { mkdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { VmchannelError } from '../../src/errors.ts'
 import { tryCommand } from '../command.ts'
@@ -51,11 +53,26 @@ export async function fetchQemu(options: FetchOptions = {}): Promise<Qemu> {
     },
     options,
   )
+  await ownModules(tree)
   const path = join(tree, 'bin', NAME)
   const version = await probe(path)
   if (version) return { path, version, source: 'cache' }
   throw new VmchannelError('ERR_VMCHANNEL_QEMU', `${path} does not start, or has no vfio-user-pci`, {
     hint: `remove ${tree} to have it fetched again`,
+  })
+}
+
+/**
+ * QEMU looks for a module in QEMU_MODULE_DIR, and where it is not there, in the system's folder: `-device ?` loads all
+ * that it knows of, meets those of another version and aborts. With a folder of this name beside its program (here: its
+ * loader) it takes all paths that were compiled in as relative to that.
+ */
+async function ownModules(tree: string): Promise<void> {
+  const bundle = join(tree, LIBRARIES, 'qemu-bundle')
+  if (existsSync(join(bundle, 'usr'))) return
+  await mkdir(bundle, { recursive: true })
+  await symlink('../../..', join(bundle, 'usr')).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error // somebody else was faster
   })
 }
 
