@@ -1,9 +1,11 @@
 /**
- * The lab by hand: `fetch` gets everything, `boot` starts a guest and gives its shell.
- * `node dist/lab/cli.js fetch`, `node dist/lab/cli.js boot [6.1|6.12|7.x] [-- QEMU arguments]`
+ * The lab by hand: `fetch` gets everything but the desktop image, `desktop-image` makes that one, `boot` starts a guest
+ * and gives its shell, `boot-desktop` the same with the desktop image.
  */
 import { createInterface } from 'node:readline/promises'
 import { describeError } from '../src/errors.ts'
+import { desktopGuest, desktopUp } from './desktop-guest.ts'
+import { ensureDesktopImage } from './desktop-image.ts'
 import { ensureBusybox } from './fetch/busybox.ts'
 import { ensureCompiler, guestProgram } from './fetch/compiler.ts'
 import { ensureKernel, KERNEL_SERIES, type KernelSeries } from './fetch/kernel.ts'
@@ -14,6 +16,8 @@ import { cacheRoot } from './paths.ts'
 
 const USAGE = `usage: node dist/lab/cli.js fetch
        node dist/lab/cli.js boot [${KERNEL_SERIES.join('|')}] [-- QEMU arguments]
+       node dist/lab/cli.js desktop-image
+       node dist/lab/cli.js boot-desktop [${KERNEL_SERIES.join('|')}] [-- QEMU arguments]
 `
 
 async function fetchAll(): Promise<void> {
@@ -31,10 +35,13 @@ async function fetchAll(): Promise<void> {
   console.log(`cache: ${cacheRoot()}`)
 }
 
-async function boot(series: KernelSeries, args: readonly string[]): Promise<void> {
+async function boot(series: KernelSeries, args: readonly string[], desktop: boolean): Promise<void> {
   const qemu = await ensureQemu()
+  const guest = desktop ? await desktopGuest() : { args: [] }
+  const kernel = await ensureKernel(series)
   const started = Date.now()
-  const machine = await Machine.boot({ qemu: qemu.path, kernel: await ensureKernel(series), args })
+  const machine = await Machine.boot({ qemu: qemu.path, kernel, ...guest, args: [...guest.args, ...args] })
+  if (desktop) await desktopUp(machine)
   const lines = createInterface({ input: process.stdin, output: process.stdout, prompt: 'guest# ' })
   console.log(
     `up after ${((Date.now() - started) / 1000).toFixed(1)} s; QEMU is process ${machine.pid}; end with ctrl-D`,
@@ -58,7 +65,9 @@ async function main(words: readonly string[]): Promise<void> {
   const own = split < 0 ? words : words.slice(0, split)
   const series = KERNEL_SERIES.find((name) => name === (own[1] ?? '6.1'))
   if (own[0] === 'fetch' && own.length === 1) return fetchAll()
-  if (own[0] === 'boot' && own.length <= 2 && series) return boot(series, split < 0 ? [] : words.slice(split + 1))
+  if (own[0] === 'desktop-image' && own.length === 1) return console.log(await ensureDesktopImage())
+  if (/^boot(-desktop)?$/.test(own[0] ?? '') && own.length <= 2 && series)
+    return boot(series, split < 0 ? [] : words.slice(split + 1), own[0] === 'boot-desktop')
   process.stderr.write(USAGE)
   process.exitCode = 2
 }

@@ -1,10 +1,10 @@
 /**
  * A private apt root in the cache folder: own source list, package lists, archives and (empty) dpkg status. Nothing on
  * the system is read for it but the mirror and the proxy settings, nothing is changed, and no privilege is needed.
- * packages.ts is its only caller.
+ * Called by packages.ts, and by desktop-image.ts for its sources.
  */
 import { existsSync } from 'node:fs'
-import { mkdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import { VmchannelError } from '../../src/errors.ts'
@@ -61,6 +61,12 @@ export class PrivateApt {
     onStep('package lists')
     await this.#apt(['update'])
     await writeFile(stamp, '')
+  }
+
+  /** The line of its source list for a suite; after `prepare`. */
+  async sources(suite: Suite): Promise<string> {
+    const lines = (await readFile(join(this.#folder, 'sources.list'), 'utf8')).split('\n')
+    return lines.find((line) => line.endsWith(` ${suite} main`)) ?? ''
   }
 
   /** Names with versions (`name=version`) of everything that installing `names` on an empty machine would bring. */

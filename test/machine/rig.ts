@@ -19,7 +19,7 @@ import { parsePortSpec } from '../../src/port-spec.ts'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 
-export interface RigOptions extends Pick<MachineOptions, 'append' | 'guest' | 'machineType' | 'cpus'> {
+export interface RigOptions extends Pick<MachineOptions, 'append' | 'guest' | 'machineType' | 'cpus' | 'bootTimeout'> {
   args?: readonly string[]
   kernel?: KernelSeries
   ports?: string[]
@@ -66,7 +66,7 @@ export class Rig {
     for (const spec of options.ports ?? []) await this.addPort(spec)
     const qemu = await ensureQemu()
     const kernel = await ensureKernel(options.kernel ?? '6.1')
-    const { append, guest, cpus, memory: size = '256M' } = options
+    const { append, bootTimeout, guest, cpus, memory: size = '256M' } = options
     this.machine = await Machine.boot({
       qemu: qemu.path,
       kernel,
@@ -78,6 +78,7 @@ export class Rig {
         ...(options.args ?? []),
       ],
       ...(append === undefined ? {} : { append }),
+      ...(bootTimeout === undefined ? {} : { bootTimeout }),
       ...(guest === undefined ? {} : { guest }),
       ...(cpus === undefined ? {} : { cpus }),
     })
