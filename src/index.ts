@@ -1,4 +1,4 @@
-/** The only door of the package: everything that `import … from 'vmchannel'` can name. */
+/** The door of the host: everything that `import … from 'vmchannel'` can name. A guest has its own, guest/index.ts. */
 
 export { createDevice } from './library/create-device.ts'
 export { connect, openDevice, type ConnectOptions, type OpenOptions } from './library/connect.ts'

@@ -1,7 +1,6 @@
 /** `vmchannel guest`: the driver half as a command; src/guest does the work. */
 
-import { runGuest, stderrLog } from '../guest/main.ts'
-import type { GuestOptions } from '../guest/session.ts'
+import { runGuest, stderrLog, type GuestOptions } from '../guest/main.ts'
 import type { Run } from './table.ts'
 
 export const guestCommand: Run = async ({ options }) => {

@@ -25,6 +25,7 @@ const vmOptions = {
   queueSize: v.optional(v.number()),
   vectors: v.optional(whole(2, 2048)),
   resizeOrder: v.optional(v.picklist(['cols-rows', 'rows-cols'])),
+  iommuPlatform: v.optional(v.boolean()),
 }
 
 /** One schema for each method's parameters. */

@@ -34,6 +34,8 @@ export interface VmOptions {
   queueSize?: number
   vectors?: number
   resizeOrder?: ResizeOrder
+  /** The VMM puts it behind a virtual IOMMU: ACCESS_PLATFORM is offered. */
+  iommuPlatform?: boolean
 }
 
 export interface VmInfo {

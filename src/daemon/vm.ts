@@ -62,11 +62,12 @@ export class Vm {
     const { log } = context
     const say = (level: keyof Log) => (message: string) => log[level](`${name}: ${message}`)
     this.#log = { error: say('error'), warn: say('warn'), info: say('info'), debug: say('debug') }
-    const { maxPorts, queueSize, resizeOrder } = options
+    const { maxPorts, queueSize, resizeOrder, iommuPlatform } = options
     this.#device = new ConsoleDevice({
       ...(maxPorts === undefined ? {} : { maxPorts }),
       ...(queueSize === undefined ? {} : { queueSize }),
       ...(resizeOrder === undefined ? {} : { resizeOrder }),
+      ...(iommuPlatform === undefined ? {} : { iommuPlatform }),
       log: this.#log,
       defer: setImmediate,
       onEvent: ({ event, port }) => this.#emit({ event, port: port.id, name: port.settings.name ?? null }),

@@ -7,6 +7,7 @@ import {
   VIRTIO_CONSOLE_F_EMERG_WRITE,
   VIRTIO_CONSOLE_F_MULTIPORT,
   VIRTIO_CONSOLE_F_SIZE,
+  VIRTIO_F_ACCESS_PLATFORM,
   VIRTIO_F_RING_RESET,
   VIRTIO_F_VERSION_1,
   VIRTIO_RING_F_EVENT_IDX,
@@ -21,6 +22,8 @@ export interface ConsoleOptions {
   queueSize?: number
   controlQueueSize?: number
   resizeOrder?: ResizeOrder
+  /** Its addresses go through an IOMMU: what the memory map has at an address is not what the guest has there (§6.1). */
+  iommuPlatform?: boolean
   log?: Log
   /** Runs a function after other events had their turn. Default: setTimeout 0; Node programs pass setImmediate. */
   defer?: (fn: () => void) => void
@@ -31,13 +34,17 @@ export interface ConsoleOptions {
 
 const QUEUE_SIZE_DEFAULT = 128
 const CONTROL_QUEUE_SIZE_DEFAULT = 64
+/** 16 bytes of the descriptor table for each entry (§2.7.5). */
+const QUEUE_SIZE_ONE_PAGE = 256
 
 /** The number of ports, after everything is checked; VmchannelError names what is wrong. */
 export function checkConsoleOptions(options: ConsoleOptions): number {
   const maxPorts = options.maxPorts ?? CONSOLE_PORTS_DEFAULT
   checkNumber('max-ports', maxPorts, 1, CONSOLE_PORTS_MAX)
-  checkQueueSize('queue-size', options.queueSize)
-  checkQueueSize('control-queue-size', options.controlQueueSize)
+  // Behind an IOMMU neighbouring pages of a ring lie anywhere: each part of a ring has to fit into one.
+  const most = options.iommuPlatform ? QUEUE_SIZE_ONE_PAGE : 1024
+  checkQueueSize('queue-size', options.queueSize, most)
+  checkQueueSize('control-queue-size', options.controlQueueSize, most)
   return maxPorts
 }
 
@@ -48,7 +55,7 @@ export function queueSizeOf(options: ConsoleOptions, queue: number): number {
 }
 
 /** All that is offered (§2.2, §5.3.3). */
-export function consoleFeatures(multiport: boolean): bigint {
+export function consoleFeatures(multiport: boolean, iommuPlatform: boolean): bigint {
   return (
     VIRTIO_CONSOLE_F_SIZE |
     VIRTIO_CONSOLE_F_EMERG_WRITE |
@@ -56,6 +63,7 @@ export function consoleFeatures(multiport: boolean): bigint {
     VIRTIO_RING_F_INDIRECT_DESC |
     VIRTIO_RING_F_EVENT_IDX |
     VIRTIO_F_VERSION_1 |
+    (iommuPlatform ? VIRTIO_F_ACCESS_PLATFORM : 0n) |
     VIRTIO_F_RING_RESET
   )
 }
@@ -65,7 +73,7 @@ export function checkNumber(name: string, n: number, min: number, max: number): 
     throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${name}: ${n} is not a number from ${min} to ${max}`)
 }
 
-function checkQueueSize(name: string, size: number | undefined): void {
-  if (size === undefined || (size >= 2 && size <= 1024 && (size & (size - 1)) === 0)) return
-  throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${name}: ${size} is not a power of two from 2 to 1024`)
+function checkQueueSize(name: string, size: number | undefined, most: number): void {
+  if (size === undefined || (size >= 2 && size <= most && (size & (size - 1)) === 0)) return
+  throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${name}: ${size} is not a power of two from 2 to ${most}`)
 }

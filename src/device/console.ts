@@ -22,6 +22,7 @@ import {
 import {
   VIRTIO_CONSOLE_F_MULTIPORT,
   VIRTIO_CONSOLE_F_SIZE,
+  VIRTIO_F_ACCESS_PLATFORM,
   VIRTIO_F_VERSION_1,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
@@ -73,7 +74,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     const multiport = maxPorts > 1
     this.queueCount = multiport ? queuesFor(maxPorts) : 2
     for (let i = 0; i < this.queueCount; i++) this.#queues.push(new DeviceQueue(i))
-    this.features = consoleFeatures(multiport)
+    this.features = consoleFeatures(multiport, options.iommuPlatform ?? false)
     this.config = new ConsoleConfig(maxPorts, (byte) => this.#emergency(byte))
     this.#ports = new PortTable(maxPorts)
     // Without MULTIPORT there are no control queues (§5.3.2): these two then are never enabled.
@@ -183,6 +184,13 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
 
   acceptFeatures(features: bigint): boolean {
     if ((features & ~this.features) !== 0n || !(features & VIRTIO_F_VERSION_1)) return false
+    // §6.2.2: a driver that does not know of the IOMMU gives addresses that mean nothing there.
+    if (this.#options.iommuPlatform && !(features & VIRTIO_F_ACCESS_PLATFORM)) {
+      this.#log.error(
+        "the guest's driver was refused: it does not accept ACCESS_PLATFORM, and the device is behind an IOMMU",
+      )
+      return false
+    }
     if (this.#refusal !== undefined) {
       this.#log.error(`the guest's driver was refused: ${this.#refusal}`)
       return false

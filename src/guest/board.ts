@@ -12,9 +12,8 @@ import type { DriverPort } from '../driver/port.ts'
 import type { DriverPortEvent } from '../driver/port-settings.ts'
 import type { Log } from '../log.ts'
 import { chooseName, linkPort, unlinkPort } from './names.ts'
-
-/** What the host says about a new port comes at once; a port without name or host says nothing. */
-const SETTLE_MS = 150
+import { Settling } from './settling.ts'
+import type { PortView } from './session.ts'
 
 export interface BoardOptions {
   /** Several programs may have a port open. */
@@ -32,10 +31,10 @@ interface Shown {
   link: string | undefined
 }
 
-export class PortBoard {
+export class PortBoard implements PortView {
   readonly #options: BoardOptions
   readonly #shown = new Map<DriverPort, Shown>()
-  readonly #settling = new Map<DriverPort, NodeJS.Timeout>()
+  readonly #settling = new Settling((port) => this.#show(port))
   /** Device number of all our nodes: the kernel has few majors, and gives one to each device that names none. */
   #major = 0
   readonly #busy = new BusyLoop(() => this.#poll())
@@ -44,26 +43,16 @@ export class PortBoard {
     this.#options = options
   }
 
-  /** Paths of the nodes, by port id. */
-  get nodes(): Map<number, string> {
-    return new Map([...this.#shown].map(([port, { name }]) => [port.id, `/dev/${name}`]))
-  }
-
   /** After an interrupt: there is more to come. */
   served(): void {
     this.#busy.run()
   }
 
   handle({ event, port }: DriverPortEvent): void {
-    if (event === 'added')
-      this.#settling.set(
-        port,
-        // After the timers come the interrupts: what the host has said by now is heard first.
-        setTimeout(() => setImmediate(() => this.#show(port)), SETTLE_MS),
-      )
+    if (event === 'added') this.#settling.begin(port)
     else if (event === 'console') this.#showConsole(port)
     else if (event === 'named' && this.#shown.has(port)) this.#link(port)
-    else if (event === 'named' || event === 'host-open') this.#show(port)
+    else if (event === 'named' || event === 'host-open') this.#settling.now(port)
     else if (event === 'removed' || event === 'broken' || event === 'stopped') this.#hide(port)
     if (event === 'host-open' || event === 'host-close') this.#shown.get(port)?.device?.setHostOpen(port.hostOpen)
   }
@@ -75,13 +64,7 @@ export class PortBoard {
     return some
   }
 
-  #settled(port: DriverPort): void {
-    clearTimeout(this.#settling.get(port))
-    this.#settling.delete(port)
-  }
-
   #show(port: DriverPort): void {
-    this.#settled(port)
     if (port.gone || port.console || this.#shown.has(port)) return
     const { log, share = false } = this.#options
     const all = [...this.#shown.values()].filter(({ device }) => device !== undefined)
@@ -105,7 +88,7 @@ export class PortBoard {
 
   /** A console is for a terminal program or a getty: its ports have line settings and a size, so it is a pty. */
   #showConsole(port: DriverPort): void {
-    this.#settled(port)
+    this.#settling.forget(port)
     // The host may say so of a port that has a node already: it keeps that.
     if (port.gone || this.#shown.has(port)) return
     try {
@@ -128,7 +111,7 @@ export class PortBoard {
   }
 
   #hide(port: DriverPort): void {
-    this.#settled(port)
+    this.#settling.forget(port)
     const shown = this.#shown.get(port)
     if (!shown) return
     this.#shown.delete(port)

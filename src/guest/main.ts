@@ -7,16 +7,23 @@
 import { realpathSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { describeError, EXIT_CODES, VmchannelError } from '../errors.ts'
-import type { Log } from '../log.ts'
-import { startGuest, type GuestOptions } from './session.ts'
+import { SILENT, type Log } from '../log.ts'
+import { PortBoard } from './board.ts'
+import { startSession, type SessionOptions } from './session.ts'
 
 const USAGE = `usage: node main.js [--device 0000:00:03.0] [--driver uio|vfio] [--share] [--force] [--quiet]
 `
 const ENDINGS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
+export interface GuestOptions extends SessionOptions {
+  /** Several programs may have a port open at a time. */
+  share?: boolean
+}
+
 /** Runs until a signal, or until the device is gone. Rejects with VmchannelError. */
 export async function runGuest(options: GuestOptions = {}): Promise<void> {
-  const session = startGuest(options)
+  const { share = false, log = SILENT } = options
+  const session = startSession(options, new PortBoard({ log, share }))
   const stop = (): void => void session.stop()
   for (const signal of ENDINGS) process.on(signal, stop)
   try {

@@ -1,6 +1,6 @@
 /**
- * A device of this guest under our driver, from taking it over to giving it back. Called by main.ts; usable from any
- * program that is root in a guest.
+ * A device of this guest under our driver, from taking it over to giving it back. Called by main.ts, which shows the
+ * ports as character devices, and by device.ts, which gives them to a program.
  */
 
 import type { PciFunction } from '../driver/attach/pci-sysfs.ts'
@@ -9,33 +9,38 @@ import { attachUio, UIO_DRIVER } from '../driver/attach/uio/attach.ts'
 import { attachVfio, VFIO_DRIVER } from '../driver/attach/vfio/attach.ts'
 import { DRIVER_FEATURES } from '../driver/console-options.ts'
 import { ConsoleDriver } from '../driver/console.ts'
+import type { DriverPortEvent } from '../driver/port-settings.ts'
 import { PeerFault, VmchannelError } from '../errors.ts'
 import { SILENT, type Log } from '../log.ts'
-import { PortBoard } from './board.ts'
 import { checkFree, checkModules, checkRoot, chooseDevice, suggestDriver } from './preflight.ts'
 
-export interface GuestOptions {
+export interface SessionOptions {
   /** Address of the device, as lspci prints it; default: the first virtio-serial device. */
   device?: string
   /** How to reach it; default: VFIO where the device is behind an IOMMU, UIO elsewhere. */
   driver?: 'uio' | 'vfio'
-  /** Several programs may have a port open at a time. */
-  share?: boolean
   /** Take the device even though programs have its ports open. */
   force?: boolean
   log?: Log
 }
 
+/** Who shows the ports. */
+export interface PortView {
+  handle(event: DriverPortEvent): void
+  /** After an interrupt: there is more to come. */
+  served?(): void
+}
+
 export interface GuestSession {
   /** Address of the device. */
   readonly device: string
-  /** Paths of the character devices that are there now, by port id. */
-  readonly nodes: ReadonlyMap<number, string>
   readonly driver: ConsoleDriver
   /** Resolves when it is over: stopped, or the device is gone; rejects when the device cannot be driven any more. */
   readonly ended: Promise<void>
   /** Ends all ports, resets the device and gives it back to the kernel. */
   stop(): Promise<void>
+  /** The same at once: what is on its way to the host may be lost. */
+  stopNow(): void
 }
 
 /** Times a device that asks for a reset gets one before it is given up. */
@@ -43,15 +48,15 @@ const RESETS = 5
 /** Time for what programs have written to reach the host, when the device is given back. */
 const QUIESCE_MS = 1000
 
-/** Takes a device over and shows its ports. Throws VmchannelError. */
-export function startGuest(options: GuestOptions = {}): GuestSession {
+/** Takes a device over. Throws VmchannelError. */
+export function startSession(options: SessionOptions, view: PortView): GuestSession {
   const log = options.log ?? SILENT
   checkRoot()
   const pci = chooseDevice(options.device)
   if (!options.force) checkFree(pci)
   const driver = options.driver ?? suggestDriver(pci)
   checkModules(driver === 'vfio' ? VFIO_DRIVER : UIO_DRIVER)
-  return new Session(pci, driver, options, log)
+  return new Session(pci, driver, view, log)
 }
 
 class Session implements GuestSession {
@@ -60,29 +65,27 @@ class Session implements GuestSession {
   readonly ended: Promise<void>
   readonly #pci: PciFunction
   readonly #log: Log
-  readonly #board: PortBoard
   readonly #attachment: AttachedDevice
   #over: { resolve: () => void; reject: (error: Error) => void } | undefined
   #stopping: Promise<void> | undefined
   #resets = 0
 
-  constructor(pci: PciFunction, driver: 'uio' | 'vfio', options: GuestOptions, log: Log) {
+  constructor(pci: PciFunction, driver: 'uio' | 'vfio', view: PortView, log: Log) {
     this.device = pci.bdf
     this.#pci = pci
     this.#log = log
-    this.#board = new PortBoard({ log, ...(options.share === undefined ? {} : { share: options.share }) })
     this.ended = new Promise((resolve, reject) => (this.#over = { resolve, reject }))
     // Nobody has to wait for it.
     this.ended.catch(() => {})
     try {
       const attach = driver === 'vfio' ? attachVfio : attachUio
-      this.#attachment = attach(pci, { onGone: () => this.#gone(), onServed: () => this.#board.served() })
+      this.#attachment = attach(pci, { onGone: () => this.#gone(), onServed: () => view.served?.() })
       const { transport, pool, features } = this.#attachment
       this.driver = new ConsoleDriver(transport, pool, {
         log,
         features: DRIVER_FEATURES | features,
         defer: setImmediate,
-        onPort: (event) => this.#board.handle(event),
+        onPort: (event) => view.handle(event),
         onNeedsReset: () => setImmediate(() => this.#reset()),
         onFailed: (error) => setImmediate(() => this.#fail(error)),
       })
@@ -96,12 +99,15 @@ class Session implements GuestSession {
     log.info(`${this.#attachment.label}: ${this.driver.maxPorts} ports at most`)
   }
 
-  get nodes(): ReadonlyMap<number, string> {
-    return this.#board.nodes
-  }
-
   stop(): Promise<void> {
     return (this.#stopping ??= this.#stop())
+  }
+
+  stopNow(): void {
+    if (this.#stopping) return
+    this.#stopping = this.ended
+    this.#end()
+    this.#over?.resolve()
   }
 
   async #stop(): Promise<void> {

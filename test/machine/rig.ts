@@ -8,6 +8,7 @@ import { ensureKernel, type KernelSeries } from '../../lab/fetch/kernel.ts'
 import { ensureQemu } from '../../lab/fetch/qemu.ts'
 import { Machine, type MachineOptions } from '../../lab/machine.ts'
 import { portNode } from '../../lab/ports.ts'
+import { until } from '../../lab/wait.ts'
 import { openChardev } from '../../src/chardev/registry.ts'
 import { listenVfioUser, type VfioUserServer } from '../../src/device/attach/vfio-user/server.ts'
 import type { ConsoleOptions } from '../../src/device/console-options.ts'
@@ -18,6 +19,8 @@ import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import { parsePortSpec } from '../../src/port-spec.ts'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+
+export { readBytes, until } from '../../lab/wait.ts'
 
 export interface RigOptions extends Pick<MachineOptions, 'append' | 'guest' | 'machineType' | 'cpus' | 'bootTimeout'> {
   args?: readonly string[]
@@ -135,37 +138,4 @@ export class Rig {
     this.device.close()
     rmSync(this.folder, { recursive: true, force: true })
   }
-}
-
-export async function until(condition: () => boolean | Promise<boolean>, what: string, ms = 30_000): Promise<void> {
-  const deadline = Date.now() + ms
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`did not happen within ${ms} ms: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-}
-
-/** Reads exactly `len` bytes from a peer. */
-export function readBytes(socket: Socket, len: number, ms = 30_000): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = []
-    let got = 0
-    const timer = setTimeout(() => done(new Error(`got ${got} of ${len} bytes within ${ms} ms`)), ms)
-    const done = (error?: Error): void => {
-      clearTimeout(timer)
-      socket.off('data', take).off('close', gone)
-      socket.pause()
-      if (error) reject(error)
-      else resolve(Buffer.concat(chunks))
-    }
-    const gone = (): void => done(new Error(`closed after ${got} of ${len} bytes`))
-    const take = (chunk: Buffer): void => {
-      chunks.push(chunk)
-      got += chunk.length
-      if (got >= len) done(got > len ? new Error(`${got - len} bytes too many`) : undefined)
-    }
-    if (len === 0) return done()
-    socket.on('data', take).on('close', gone)
-    socket.resume()
-  })
 }

@@ -89,12 +89,9 @@ export class DmaTable {
       if (iova !== 0 || size !== 0) return -ERRNO.EINVAL
       this.#removeAll()
     } else {
-      if (flags !== 0) return -ERRNO.EINVAL
-      const index = this.#indexFrom(iova)
-      const entry = this.#entries[index]
-      if (!entry || entry.iova !== iova || entry.size !== size) return -ERRNO.ENOENT
-      this.#entries.splice(index, 1)
-      this.#remove(entry)
+      if (flags !== 0 || !(size > 0)) return -ERRNO.EINVAL
+      const error = this.#unmapRange(iova, size)
+      if (error < 0) return error
     }
     reply.view.setUint32(HEADER_SIZE + DMA_UNMAP.argsz, DMA_UNMAP.size, true)
     reply.view.setUint32(HEADER_SIZE + DMA_UNMAP.flags, flags, true)
@@ -191,10 +188,21 @@ export class DmaTable {
     }
   }
 
-  #remove(entry: Entry): void {
-    if (!entry.backing) return
-    this.#memory.remove(entry.iova, entry.size)
-    this.#backings.release(entry.backing)
+  /**
+   * A virtual IOMMU takes back ranges in which there are many mappings, or none; as in the kernel's VFIO, no mapping is
+   * split.
+   */
+  #unmapRange(iova: number, size: number): number {
+    const from = this.#indexFrom(iova)
+    const to = this.#indexFrom(iova + size)
+    const before = this.#entries[from - 1]
+    if (before && before.iova + before.size > iova) return -ERRNO.EINVAL
+    const last = this.#entries[to - 1]
+    if (to > from && last!.iova + last!.size > iova + size) return -ERRNO.EINVAL
+    const gone = this.#entries.splice(from, to - from)
+    if (gone.length > 0) this.#memory.remove(iova, size)
+    for (const entry of gone) if (entry.backing) this.#backings.release(entry.backing)
+    return 0
   }
 
   #removeAll(): void {

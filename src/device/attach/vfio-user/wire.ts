@@ -65,7 +65,6 @@ export const IRQ_COUNT = 5
 
 /** What a handler returns for a failure, negative: Linux's numbers on every host. */
 export const ERRNO = {
-  ENOENT: 2,
   EIO: 5,
   E2BIG: 7,
   ENOMEM: 12,
