@@ -88,7 +88,10 @@ async function setUp(cell: Cell, undo: (() => Promise<void> | void)[], result: C
     return { host, guest, complaints: () => [...host.log, ...guest.log], lastWords: () => [...host.log, ...guest.log] }
   }
 
-  const [qemu, kernel] = [await (cell.qemu === '7.2' ? ensureOldQemu() : ensureQemu()), await ensureKernel(cell.kernel!)]
+  const [qemu, kernel] = [
+    await (cell.qemu === '7.2' ? ensureOldQemu() : ensureQemu()),
+    await ensureKernel(cell.kernel!),
+  ]
   result.qemu = qemu.version
   result.kernel = kernel.release
   const linux = cell.driver === 'linux'
