@@ -22,7 +22,7 @@ export async function startPeer(
   mode: 'sink' | 'source' | 'echo',
   ...words: number[]
 ): Promise<() => Promise<PeerResult>> {
-  const child = spawn(program, [mode, socket, ...words.map(String)], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(program, [mode, socket, ...words.map(String)], { stdio: ['pipe', 'pipe', 'inherit'] })
   let text = ''
   const ended = new Promise<void>((resolve) => child.on('close', () => resolve()))
   await new Promise<void>((resolve) => {
@@ -34,6 +34,7 @@ export async function startPeer(
   })
   return async () => {
     if (mode === 'echo') child.kill('SIGTERM')
+    child.stdin.end()
     await ended
     const line = text.trim().split('\n').at(-1) ?? ''
     return mode === 'echo' ? { bytes: 0, ns: 0 } : (JSON.parse(line) as PeerResult)

@@ -1,6 +1,7 @@
 /** All that can be measured, in the order in which it is. */
 import { END_TO_END } from './cases.ts'
 import type { CaseInfo, Suite } from './case.ts'
+import { GUEST } from './guest.ts'
 import { NATIVE } from './native.ts'
 import { RING } from './ring.ts'
 

@@ -1,0 +1,71 @@
+/** The driver half against the kernel's in one guest: as a character device through CUSE, and inside a program. */
+import { makeSuite, type Case, type Suite } from './case.ts'
+import { GuestRig } from './guest-rig.ts'
+
+const MIB = 1 << 20
+const rate = (bytes: number, ns: number): number => bytes / 1e6 / (ns / 1e9)
+const sized = (size: number): string => (size >= MIB ? `${size / MIB} MiB` : `${size / 1024} KiB`)
+
+/** Guest → host: the clock is the host peer's, from the first byte to the last. */
+function writes(id: string, driver: 'cuse' | 'inproc', size: number, bytes: number): Case<GuestRig> {
+  return {
+    ids: [id],
+    title: `${driver === 'cuse' ? 'character device' : 'in-process port'}, guest writes of ${sized(size)}`,
+    unit: 'MB/s',
+    async run(rig, side) {
+      const finish = await rig.peer(side === 'ours' ? driver : 'kernel', 'sink', bytes)
+      if (side === 'ours' && driver === 'inproc') await rig.inProcess('source', bytes, size)
+      else await rig.vmtest(side, 'source', bytes, size, 1, '--no-hash')
+      const { ns } = await finish()
+      return { [id]: rate(bytes, ns) }
+    },
+  }
+}
+
+/** Host → guest: the clock is the guest's. */
+function reads(id: string, driver: 'cuse' | 'inproc', size: number, bytes: number): Case<GuestRig> {
+  return {
+    ids: [id],
+    title: `${driver === 'cuse' ? 'character device' : 'in-process port'}, guest reads of ${sized(size)}`,
+    unit: 'MB/s',
+    async run(rig, side) {
+      const finish = await rig.peer(side === 'ours' ? driver : 'kernel', 'source', bytes, size)
+      const { ns } =
+        side === 'ours' && driver === 'inproc'
+          ? await rig.inProcess('sink', bytes, size)
+          : await rig.vmtest(side, 'sink', bytes, size, '--no-hash')
+      await finish()
+      return { [id]: rate(bytes, ns) }
+    },
+  }
+}
+
+/** Round trips that the guest starts and the host peer echoes. */
+function roundTrip(id: string, size: number, count: number): Case<GuestRig> {
+  return {
+    ids: [id],
+    title: `character device, round trip of ${size} bytes`,
+    unit: 'us',
+    async run(rig, side) {
+      const finish = await rig.peer(side === 'ours' ? 'cuse' : 'kernel', 'echo')
+      const { p50 } = await rig.vmtest(side, 'ping', count, size)
+      await finish()
+      return { [id]: p50 / 1e3 }
+    },
+  }
+}
+
+const BYTES = 32 * MIB
+
+export const GUEST: Suite = makeSuite(
+  [
+    writes('guest.inproc.write', 'inproc', 64 << 10, BYTES),
+    reads('guest.inproc.read', 'inproc', 64 << 10, BYTES),
+    writes('guest.cuse.write', 'cuse', 64 << 10, BYTES),
+    writes('guest.cuse.write.1m', 'cuse', MIB, BYTES),
+    reads('guest.cuse.read', 'cuse', 64 << 10, BYTES),
+    reads('guest.cuse.read.1m', 'cuse', MIB, BYTES),
+    roundTrip('guest.cuse.rtt', 64, 1000),
+  ],
+  () => GuestRig.start(),
+)
