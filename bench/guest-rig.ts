@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { guestProgram } from '../lab/fetch/compiler.ts'
 import { ensureKernel } from '../lab/fetch/kernel.ts'
 import { ensureQemu } from '../lab/fetch/qemu.ts'
 import { codeDisk, GUEST_COMMAND, GUEST_HOME, nodeGuest, type CodeDisk } from '../lab/guest-image.ts'
@@ -11,13 +12,16 @@ import { Machine } from '../lab/machine.ts'
 import { portNode } from '../lab/ports.ts'
 import { repoRoot } from '../lab/paths.ts'
 import { vmtest, type VmtestName, type VmtestResults } from '../lab/vmtest.ts'
-import type { BenchRig, Side } from './case.ts'
+import type { BenchRig } from './case.ts'
 import { peerProgram, startPeer, type PeerResult } from './peer.ts'
 
 const ADDRESS = { kernel: '0x10', cuse: '0x11', inproc: '0x12' } as const
 export type GuestDriver = keyof typeof ADDRESS
 const ORDERS = '/tmp/orders'
 const ANSWERS = '/tmp/answers'
+const FLOOR = 'cuse-floor'
+/** Which character device: of a device of QEMU's, or of a program that answers at once. */
+type Node = 'kernel' | 'cuse' | 'floor'
 /** The driver and the program that it serves run side by side in a guest that has two. */
 const CPUS = Number(process.env['VMCHANNEL_BENCH_GUEST_CPUS'] ?? 2)
 
@@ -26,16 +30,17 @@ export class GuestRig implements BenchRig {
   readonly banner: string
   readonly #disk: CodeDisk
   readonly #program: string
-  readonly #nodes: Record<'kernel' | 'cuse', string>
+  readonly #nodes: Record<Node, string>
 
   static async start(): Promise<GuestRig> {
-    const [qemu, kernel, guest, program] = await Promise.all([
-      ...[ensureQemu(), ensureKernel('6.1'), nodeGuest(), peerProgram()],
+    const [qemu, kernel, guest, program, floor] = await Promise.all([
+      ...[ensureQemu(), ensureKernel('6.1'), nodeGuest(), peerProgram(), floorProgram()],
     ] as const)
+    const files = { ...guest.files, [`/bin/${FLOOR}`]: floor }
     const disk = await codeDisk()
     try {
       const machine = await Machine.boot({
-        ...{ qemu: qemu.path, kernel, guest, memory: '1G', machineType: 'q35', cpus: CPUS },
+        ...{ qemu: qemu.path, kernel, guest: { ...guest, files }, memory: '1G', machineType: 'q35', cpus: CPUS },
         args: (folder) => [
           ...disk.args,
           ...Object.entries(ADDRESS).flatMap(([name, addr]) => [
@@ -48,7 +53,8 @@ export class GuestRig implements BenchRig {
       try {
         const cuse = await startCuse(machine)
         await startProgram(machine)
-        const nodes = { kernel: await portNode(machine, 'kernel'), cuse }
+        await machine.spawn(`exec ${FLOOR} floor`).waitForOutput(/^ready$/m)
+        const nodes = { kernel: await portNode(machine, 'kernel'), cuse, floor: '/dev/floor' }
         const banner = `QEMU ${qemu.version}, guest Linux ${kernel.release} with ${CPUS} CPUs, TCG; ours: the driver half, qemu: the kernel's`
         return new GuestRig(machine, disk, program, nodes, banner)
       } catch (error) {
@@ -61,13 +67,7 @@ export class GuestRig implements BenchRig {
     }
   }
 
-  private constructor(
-    machine: Machine,
-    disk: CodeDisk,
-    program: string,
-    nodes: Record<'kernel' | 'cuse', string>,
-    banner: string,
-  ) {
+  private constructor(machine: Machine, disk: CodeDisk, program: string, nodes: Record<Node, string>, banner: string) {
     this.machine = machine
     this.#disk = disk
     this.#program = program
@@ -76,23 +76,20 @@ export class GuestRig implements BenchRig {
   }
 
   /** The host's end of a port. */
-  peer(
-    driver: GuestDriver,
-    mode: 'sink' | 'source' | 'echo',
-    ...words: number[]
-  ): Promise<() => Promise<PeerResult>> {
+  peer(driver: GuestDriver, mode: 'sink' | 'source' | 'echo', ...words: number[]): Promise<() => Promise<PeerResult>> {
     return startPeer(this.#program, join(this.machine.folder, `${driver}.sock`), mode, ...words)
   }
 
-  /** The C program on a character device: of the kernel, or of ours. */
-  vmtest<Name extends VmtestName>(side: Side, name: Name, ...words: (string | number)[]): Promise<VmtestResults[Name]> {
-    const node = this.#nodes[side === 'ours' ? 'cuse' : 'kernel']
-    return vmtest(this.machine, name, [node, ...words], 120_000)
+  /** The C program on a character device. */
+  vmtest<Name extends VmtestName>(node: Node, name: Name, ...words: (string | number)[]): Promise<VmtestResults[Name]> {
+    return vmtest(this.machine, name, [this.#nodes[node], ...words], 120_000)
   }
 
   /** The program that drives its device itself; nanoseconds from its first byte to its last. */
   async inProcess(order: 'source' | 'sink', bytes: number, size: number): Promise<{ ns: number }> {
-    const text = await this.machine.sh(`echo ${order} ${bytes} ${size} >${ORDERS}; cat ${ANSWERS}`, { timeout: 120_000 })
+    const text = await this.machine.sh(`echo ${order} ${bytes} ${size} >${ORDERS}; cat ${ANSWERS}`, {
+      timeout: 120_000,
+    })
     return JSON.parse(text) as { ns: number }
   }
 
@@ -100,6 +97,10 @@ export class GuestRig implements BenchRig {
     await this.machine.close()
     this.#disk.remove()
   }
+}
+
+async function floorProgram(): Promise<string> {
+  return guestProgram(FLOOR, await readFile(join(repoRoot(), 'bench', `${FLOOR}.c`), 'utf8'))
 }
 
 /** The path of the character device. */

@@ -15,8 +15,13 @@ function writes(id: string, driver: 'cuse' | 'inproc', size: number, bytes: numb
     async run(rig, side) {
       const finish = await rig.peer(side === 'ours' ? driver : 'kernel', 'sink', bytes)
       if (side === 'ours' && driver === 'inproc') await rig.inProcess('source', bytes, size)
-      else await rig.vmtest(side, 'source', bytes, size, 1, '--no-hash')
+      else await rig.vmtest(side === 'ours' ? 'cuse' : 'kernel', 'source', bytes, size, 1, '--no-hash')
       const { ns } = await finish()
+      return { [id]: rate(bytes, ns) }
+    },
+    async limit(rig) {
+      if (driver === 'inproc') return {}
+      const { ns } = await rig.vmtest('floor', 'source', bytes, size, 1, '--no-hash')
       return { [id]: rate(bytes, ns) }
     },
   }
@@ -33,8 +38,13 @@ function reads(id: string, driver: 'cuse' | 'inproc', size: number, bytes: numbe
       const { ns } =
         side === 'ours' && driver === 'inproc'
           ? await rig.inProcess('sink', bytes, size)
-          : await rig.vmtest(side, 'sink', bytes, size, '--no-hash')
+          : await rig.vmtest(side === 'ours' ? 'cuse' : 'kernel', 'sink', bytes, size, '--no-hash')
       await finish()
+      return { [id]: rate(bytes, ns) }
+    },
+    async limit(rig) {
+      if (driver === 'inproc') return {}
+      const { ns } = await rig.vmtest('floor', 'sink', bytes, size, '--no-hash')
       return { [id]: rate(bytes, ns) }
     },
   }
@@ -48,8 +58,12 @@ function roundTrip(id: string, size: number, count: number): Case<GuestRig> {
     unit: 'us',
     async run(rig, side) {
       const finish = await rig.peer(side === 'ours' ? 'cuse' : 'kernel', 'echo')
-      const { p50 } = await rig.vmtest(side, 'ping', count, size)
+      const { p50 } = await rig.vmtest(side === 'ours' ? 'cuse' : 'kernel', 'ping', count, size)
       await finish()
+      return { [id]: p50 / 1e3 }
+    },
+    async limit(rig) {
+      const { p50 } = await rig.vmtest('floor', 'ping', count, size)
       return { [id]: p50 / 1e3 }
     },
   }

@@ -5,7 +5,7 @@ import { GUEST } from './guest.ts'
 import { NATIVE } from './native.ts'
 import { RING } from './ring.ts'
 
-export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END]
+export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END, GUEST]
 
 export const ALL_IDS: readonly string[] = SUITES.flatMap(({ cases }) => cases.flatMap(({ ids }) => ids))
 
