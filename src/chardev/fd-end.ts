@@ -14,6 +14,7 @@
 
 import { Watch, type Readiness } from '../ffi/poll.ts'
 import { goneErrno, hungUp, pollable, readv, setNonBlocking, skim, unread, writev } from '../ffi/rw.ts'
+import { widenSendBuffer } from '../ffi/socket-calls.ts'
 import type { Iovec } from '../mem/iovec.ts'
 import { AlwaysReady } from './always-ready.ts'
 import { GONE, WOULD_BLOCK } from './chardev.ts'
@@ -75,6 +76,7 @@ export class FdEnd {
     this.#watch = watchFd(options.input === -1 ? options.output : options.input, (ready) => this.#onReady(ready))
     if (options.input !== -1 && options.output !== -1 && options.output !== options.input)
       this.#outputWatch = watchFd(options.output, () => this.#onWritable())
+    if (options.output !== -1) widenSendBuffer(options.output)
     this.#arm()
   }
 

@@ -24,6 +24,8 @@ export interface ConsoleOptions {
   resizeOrder?: ResizeOrder
   /** Its addresses go through an IOMMU: what the memory map has at an address is not what the guest has there (§6.1). */
   iommuPlatform?: boolean
+  /** How long transmit buffers that were sent may be held back so that interrupts are fewer, ms. Default 2; 0: never. */
+  settleMs?: number
   log?: Log
   /** Runs a function after other events had their turn. Default: setTimeout 0; Node programs pass setImmediate. */
   defer?: (fn: () => void) => void
@@ -32,6 +34,7 @@ export interface ConsoleOptions {
   onDriver?: (started: boolean) => void
 }
 
+export const SETTLE_MS_DEFAULT = 2
 const QUEUE_SIZE_DEFAULT = 128
 const CONTROL_QUEUE_SIZE_DEFAULT = 64
 /** 16 bytes of the descriptor table for each entry (§2.7.5). */

@@ -34,6 +34,7 @@ import {
   checkNumber,
   consoleFeatures,
   queueSizeOf,
+  SETTLE_MS_DEFAULT,
   type ConsoleOptions,
 } from './console-options.ts'
 import { ControlSender } from './control.ts'
@@ -49,6 +50,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   readonly maxPorts: number
   readonly queueCount: number
   readonly batch: Batch = new Batch()
+  readonly settleMs: number
   readonly config: ConsoleConfig
   /** Rules of the ring that the driver broke. */
   faults = 0
@@ -71,6 +73,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     this.#log = options.log ?? SILENT
     this.#defer = options.defer ?? ((fn) => void setTimeout(fn, 0))
     this.maxPorts = maxPorts
+    this.settleMs = options.settleMs ?? SETTLE_MS_DEFAULT
     const multiport = maxPorts > 1
     this.queueCount = multiport ? queuesFor(maxPorts) : 2
     for (let i = 0; i < this.queueCount; i++) this.#queues.push(new DeviceQueue(i))

@@ -11,6 +11,7 @@ import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { PortCounters } from './counters.ts'
 import { HoldBuffer } from './hold-buffer.ts'
 import { TURN_CHAIN_LEN, TURN_LEN, type PortOwner, type PortSettings } from './port-settings.ts'
+import { Settlement } from './settlement.ts'
 
 /** Bytes of one gather: what one writev is worth. */
 const GATHER_LEN = 1 << 20
@@ -23,6 +24,9 @@ export class Transmitter {
   readonly #counters: PortCounters
   readonly #owner: PortOwner
   readonly #hold: HoldBuffer | undefined
+  /** Only where the guest can be made to wait anyway: a console's driver spins until its buffer is back. */
+  readonly #settlement: Settlement | undefined
+  #cancelSettle: (() => void) | undefined
   #deferred = false
   #ready = false
   #dropping = false
@@ -34,6 +38,8 @@ export class Transmitter {
     this.#owner = owner
     const holds = settings.policy === 'drop-oldest' || settings.policy === 'drop-newest'
     this.#hold = holds ? new HoldBuffer(settings.buffer) : undefined
+    this.#settlement =
+      settings.policy === 'block' && !settings.console && owner.settleMs > 0 ? new Settlement() : undefined
   }
 
   /**
@@ -43,6 +49,7 @@ export class Transmitter {
   setReady(ready: boolean): void {
     this.#ready = ready
     if (ready) this.run()
+    else this.#stopSettling()
   }
 
   /**
@@ -69,6 +76,7 @@ export class Transmitter {
           const bytes = queue.gather(batch, 'readable', GATHER_LEN)
           if (batch.count === 0) break
           const taken = this.#send(batch.list, full)
+          this.#settlement?.sent(taken, batch.list.count)
           queue.complete(batch, taken)
           budget -= taken + batch.count * TURN_CHAIN_LEN
           if (taken < bytes) {
@@ -76,7 +84,7 @@ export class Transmitter {
             break
           }
         }
-        if (queue.flush()) this.#interrupt()
+        this.#settle(full || budget <= 0)
         if (budget <= 0) return this.#defer()
         // While the chardev is full no notification is of use: `writable` comes back here. A port that never makes the
         // guest wait goes on: it has taken everything, whatever the chardev said.
@@ -112,7 +120,7 @@ export class Transmitter {
         queue.complete(batch, bytes)
         this.#counters.guestToHostDropped += bytes
       } while (--rounds > 0 && (batch.count > 0 || queue.enableNotify()))
-      if (queue.flush()) this.#interrupt()
+      this.#giveBack()
     } catch (error) {
       this.#owner.fault(queue, error)
     }
@@ -123,6 +131,7 @@ export class Transmitter {
     this.run()
     this.discard()
     this.#ready = false
+    this.#stopSettling()
     this.chardev = undefined
     if (this.#hold) this.#counters.guestToHostDropped += this.#hold.clear()
     this.#counters.held = 0
@@ -161,6 +170,31 @@ export class Transmitter {
       this.#counters.guestToHostBytes += taken
     }
     return true
+  }
+
+  /** Gives back what was sent, now or together with what comes next. */
+  #settle(now: boolean): void {
+    const { queue } = this
+    const settlement = this.#settlement
+    if (queue.staged === 0) return
+    if (now || !settlement?.mayWait(queue.size)) return this.#giveBack()
+    if (this.#cancelSettle) return
+    settlement.started()
+    this.#cancelSettle = this.#owner.after(this.#owner.settleMs, () => {
+      this.#cancelSettle = undefined
+      settlement.expired()
+      this.#giveBack()
+    })
+  }
+
+  #stopSettling(): void {
+    this.#cancelSettle?.()
+    this.#cancelSettle = undefined
+  }
+
+  #giveBack(): void {
+    this.#settlement?.settled()
+    if (this.queue.flush()) this.#interrupt()
   }
 
   #defer(): void {

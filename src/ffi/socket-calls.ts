@@ -14,6 +14,9 @@ export const connectFunction: NativeFunction = declare('int connect(int fd, void
 export const getsockoptFunction: NativeFunction = declare(
   'int getsockopt(int fd, int level, int name, void *value, void *len)',
 )
+export const setsockoptFunction: NativeFunction = declare(
+  'int setsockopt(int fd, int level, int name, void *value, unsigned int len)',
+)
 const acceptFunction = declare('int accept4(int fd, void *address, void *len, int flags)')
 
 /** A connection that waits at a listener, non-blocking and close-on-exec; undefined where there is none. */
@@ -25,4 +28,22 @@ export function acceptFd(fd: number, thing = 'listening socket'): number | undef
     if (error === EAGAIN || errnoName(error) === 'ECONNABORTED') return undefined
     if (error !== EINTR) throw systemError('accept4', thing, 'ERR_VMCHANNEL_CHARDEV')
   }
+}
+
+const SO_SNDBUF = 7
+const SO_DOMAIN = 39
+const AF_UNIX = 1
+const WIDE = 1 << 20
+
+/**
+ * Makes the send buffer of a unix socket as large as the system lets us (net.core.wmem_max, which Linux doubles). Such
+ * a socket is called writable when three quarters of it are empty: the wider it is, the more the peer still has to read
+ * while we are being woken. TCP finds its size by itself; what is no socket is left alone.
+ */
+export function widenSendBuffer(fd: number): void {
+  const value = new Uint8Array(4)
+  if (getsockoptFunction(fd, SOL_SOCKET, SO_DOMAIN, value, new Uint8Array([4, 0, 0, 0])) !== 0) return
+  if (value[0] !== AF_UNIX) return
+  new DataView(value.buffer).setUint32(0, WIDE, true)
+  setsockoptFunction(fd, SOL_SOCKET, SO_SNDBUF, value, 4)
 }

@@ -13,11 +13,11 @@ import {
   SOCK_CLOEXEC,
   SOCK_NONBLOCK,
   SOCK_STREAM,
+  setsockoptFunction,
   socketFunction,
   SOL_SOCKET,
 } from './socket-calls.ts'
 
-const setsockoptFunction = declare('int setsockopt(int fd, int level, int name, void *value, unsigned int len)')
 const getsocknameFunction = declare('int getsockname(int fd, void *address, void *len)')
 
 const AF_INET = 2

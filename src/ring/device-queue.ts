@@ -217,6 +217,16 @@ export class DeviceQueue {
     return this.#ring ? this.#available(this.#ring) : 0
   }
 
+  /** Entries. */
+  get size(): number {
+    return this.#size
+  }
+
+  /** Chains that are consumed, and of which the driver knows nothing yet. */
+  get staged(): number {
+    return (this.#idx - this.#publishedIdx) & 0xffff
+  }
+
   /** Whether the first available chain was moved in part. */
   get partial(): boolean {
     return this.#offset > 0

@@ -46,6 +46,7 @@ describe('one turn ends', () => {
     let deferred = 0
     const it: PortOwner = {
       batch: new Batch(),
+      settleMs: 0,
       interrupt() {},
       fault(_queue, error) {
         throw error
