@@ -3,16 +3,6 @@
 import { VmchannelError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { CONSOLE_PORTS_DEFAULT, CONSOLE_PORTS_MAX, portOfQueue, type ResizeOrder } from '../spec/console.ts'
-import {
-  VIRTIO_CONSOLE_F_EMERG_WRITE,
-  VIRTIO_CONSOLE_F_MULTIPORT,
-  VIRTIO_CONSOLE_F_SIZE,
-  VIRTIO_F_ACCESS_PLATFORM,
-  VIRTIO_F_RING_RESET,
-  VIRTIO_F_VERSION_1,
-  VIRTIO_RING_F_EVENT_IDX,
-  VIRTIO_RING_F_INDIRECT_DESC,
-} from '../spec/features.ts'
 import type { PortEvent } from './port-settings.ts'
 
 export interface ConsoleOptions {
@@ -55,20 +45,6 @@ export function checkConsoleOptions(options: ConsoleOptions): number {
 export function queueSizeOf(options: ConsoleOptions, queue: number): number {
   const control = portOfQueue(queue) === undefined
   return control ? (options.controlQueueSize ?? CONTROL_QUEUE_SIZE_DEFAULT) : (options.queueSize ?? QUEUE_SIZE_DEFAULT)
-}
-
-/** All that is offered (§2.2, §5.3.3). */
-export function consoleFeatures(multiport: boolean, iommuPlatform: boolean): bigint {
-  return (
-    VIRTIO_CONSOLE_F_SIZE |
-    VIRTIO_CONSOLE_F_EMERG_WRITE |
-    (multiport ? VIRTIO_CONSOLE_F_MULTIPORT : 0n) |
-    VIRTIO_RING_F_INDIRECT_DESC |
-    VIRTIO_RING_F_EVENT_IDX |
-    VIRTIO_F_VERSION_1 |
-    (iommuPlatform ? VIRTIO_F_ACCESS_PLATFORM : 0n) |
-    VIRTIO_F_RING_RESET
-  )
 }
 
 export function checkNumber(name: string, n: number, min: number, max: number): void {

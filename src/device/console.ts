@@ -22,17 +22,15 @@ import {
 import {
   VIRTIO_CONSOLE_F_MULTIPORT,
   VIRTIO_CONSOLE_F_SIZE,
-  VIRTIO_F_ACCESS_PLATFORM,
-  VIRTIO_F_VERSION_1,
   VIRTIO_RING_F_EVENT_IDX,
   VIRTIO_RING_F_INDIRECT_DESC,
 } from '../spec/features.ts'
 import { VIRTIO_ID_CONSOLE } from '../spec/pci.ts'
 import { ConsoleConfig } from './console-config.ts'
+import { consoleFeatures, platformRefusal, validChoice } from './console-features.ts'
 import {
   checkConsoleOptions,
   checkNumber,
-  consoleFeatures,
   queueSizeOf,
   SETTLE_MS_DEFAULT,
   type ConsoleOptions,
@@ -186,16 +184,10 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   }
 
   acceptFeatures(features: bigint): boolean {
-    if ((features & ~this.features) !== 0n || !(features & VIRTIO_F_VERSION_1)) return false
-    // §6.2.2: a driver that does not know of the IOMMU gives addresses that mean nothing there.
-    if (this.#options.iommuPlatform && !(features & VIRTIO_F_ACCESS_PLATFORM)) {
-      this.#log.error(
-        "the guest's driver was refused: it does not accept ACCESS_PLATFORM, and the device is behind an IOMMU",
-      )
-      return false
-    }
-    if (this.#refusal !== undefined) {
-      this.#log.error(`the guest's driver was refused: ${this.#refusal}`)
+    if (!validChoice(this.features, features)) return false
+    const refusal = platformRefusal(this.features, features) ?? this.#refusal
+    if (refusal !== undefined) {
+      this.#log.error(`the guest's driver was refused: ${refusal}`)
       return false
     }
     this.#accepted = features
