@@ -10,8 +10,10 @@ import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { PortCounters } from './counters.ts'
 import { TURN_CHAIN_LEN, TURN_LEN, type PortOwner } from './port-settings.ts'
 
-/** Room for one readv, and what is published at once: the guest works on one batch while we fill the next. */
+/** Most room for one readv, and what is published at once: the guest works on one batch while we fill the next. */
 const GATHER_LEN = 64 << 10
+/** Least: to look at sixteen buffers for the sake of one byte costs more than the byte. */
+const GATHER_LEN_MIN = 1024
 /**
  * When the guest has run out of buffers it has all of them to read: a notification for each would be one for every
  * 4 KiB. It is asked for one when this part of them is back; the timer is for a guest that has fewer than it once had.
@@ -26,6 +28,8 @@ export class Receiver {
   readonly #owner: PortOwner
   #deferred = false
   #open = false
+  /** Room to look for: follows what came of late. */
+  #want = GATHER_LEN_MIN
   #cancelRefill: (() => void) | undefined
 
   constructor(queue: DeviceQueue, counters: PortCounters, owner: PortOwner) {
@@ -50,7 +54,7 @@ export class Receiver {
       let budget = TURN_LEN
       queue.disableNotify()
       while (budget > 0) {
-        const room = queue.gather(batch, 'writable', GATHER_LEN)
+        const room = queue.gather(batch, 'writable', this.#want)
         if (room === 0) {
           // Buffers without a writable byte go back as they are.
           queue.complete(batch, 0)
@@ -68,6 +72,8 @@ export class Receiver {
         this.#publish()
         this.#counters.hostToGuestBytes += bytes
         budget -= bytes
+        if (bytes === room) this.#want = Math.min(GATHER_LEN, this.#want * 4)
+        else if (bytes * 4 < this.#want) this.#want = Math.max(GATHER_LEN_MIN, this.#want / 2)
         // A short read has emptied the socket: it says so itself when there is more.
         if (bytes < room) {
           chardev.setReading(true)
