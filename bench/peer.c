@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,6 +33,9 @@ static int dial(const char *path) {
   strncpy(at.sun_path, path, sizeof at.sun_path - 1);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0 || connect(fd, (struct sockaddr *)&at, sizeof at) < 0) fail(path);
+  /* What was lost on the way never comes: the result then says how much did. */
+  struct timeval patience = {.tv_sec = 30};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   puts("ready");
   fflush(stdout);
   return fd;
@@ -56,7 +60,10 @@ int main(int argc, char **argv) {
   } else {
     ssize_t n;
     int echo = strcmp(argv[1], "echo") == 0;
-    while ((echo || done < bytes) && (n = read(fd, buffer, sizeof buffer)) > 0) {
+    while (echo || done < bytes) {
+      if ((n = read(fd, buffer, sizeof buffer)) == 0) break;
+      if (n < 0 && echo && errno == EAGAIN) continue;
+      if (n < 0) break;
       if (start == 0) start = now();
       if (echo) put(fd, buffer, (size_t)n);
       done += (uint64_t)n;

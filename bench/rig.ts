@@ -1,6 +1,6 @@
 /**
- * One stock guest with both devices plugged in, ours and QEMU's own, each with one port that leads to a unix socket:
- * whatever is measured on one is measured on the other in the same run.
+ * One stock guest with both devices plugged in, ours and QEMU's own, each with a port and a console that lead to
+ * unix sockets: whatever is measured on one is measured on the other in the same run.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -35,7 +35,7 @@ export class Rig implements BenchRig {
     const theirs = join(folder, 'theirs.sock')
     const device = await startDevice({
       stateDir: join(folder, 'state'),
-      vms: [{ ports: [`unix:${ours},name=bench.ours`] }],
+      vms: [{ ports: [`unix:${ours},name=bench.ours`, `unix:${consoleOf(ours)},name=hvc.ours,console=on`] }],
       exitWith: 'parent',
       logLevel: 'warn',
     })
@@ -50,6 +50,8 @@ export class Rig implements BenchRig {
           ...device.vms[0]!.qemuArgs,
           ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=theirs,path=${theirs},server=on,wait=off`],
           ...['-device', 'virtserialport,chardev=theirs,name=bench.qemu'],
+          ...['-chardev', `socket,id=hvc,path=${consoleOf(theirs)},server=on,wait=off`],
+          ...['-device', 'virtconsole,chardev=hvc,name=hvc.qemu'],
         ],
       })
       const nodes = { ours: await portNode(machine, 'bench.ours'), qemu: await portNode(machine, 'bench.qemu') }
@@ -58,6 +60,11 @@ export class Rig implements BenchRig {
       await stop(device, folder)
       throw error
     }
+  }
+
+  /** Process id of our device. */
+  get devicePid(): number {
+    return this.#device.pid
   }
 
   private constructor(
@@ -84,6 +91,21 @@ export class Rig implements BenchRig {
     return startPeer(this.#peer, this.#socket[side], mode, ...words)
   }
 
+  consolePeer(side: Side, bytes: number): Promise<() => Promise<PeerResult>> {
+    return startPeer(this.#peer, consoleOf(this.#socket[side]), 'sink', bytes)
+  }
+
+  /** Writes to the console's terminal in blocks of 4 KiB, which must not change a byte. */
+  async writeConsole(side: Side, bytes: number): Promise<void> {
+    const node = await portNode(this.machine, `hvc.${side}`)
+    const state = await this.machine.sh(`cat /sys/kernel/debug/virtio-ports/${node.slice('/dev/'.length)}`)
+    // Terminals are numbered from 0, the driver's consoles from 1.
+    const tty = `/dev/hvc${Number(/console_vtermno: (\d+)/.exec(state)?.[1]) - 1}`
+    await this.machine.sh(`exec 3<>${tty}; stty raw -echo <&3; vmtest source ${tty} ${bytes} 4k 1 --no-hash`, {
+      timeout: 120_000,
+    })
+  }
+
   vmtest<Name extends VmtestName>(side: Side, name: Name, ...words: (string | number)[]): Promise<VmtestResults[Name]> {
     return vmtest(this.machine, name, [this.#node[side], ...words], 120_000)
   }
@@ -92,6 +114,11 @@ export class Rig implements BenchRig {
     await this.machine.close()
     await stop(this.#device, this.#folder)
   }
+}
+
+/** The console's socket lies beside the port's. */
+function consoleOf(socket: string): string {
+  return socket.replace(/sock$/, 'console.sock')
 }
 
 async function stop(device: StartedDevice, folder: string): Promise<void> {

@@ -15,7 +15,7 @@ static const struct {
     {"echo", run_echo, 1, "DEV [BYTES [BS]]: write back what was read"},
     {"ping", run_ping, 3, "DEV COUNT SIZE: round trips started by the guest"},
     {"splice", run_splice, 3, "DEV FILE BYTES: file to pipe to device"},
-    {"vmsplice", run_vmsplice, 3, "DEV BYTES BS [SEED]: own pages to pipe to device"},
+    {"vmsplice", run_vmsplice, 3, "DEV BYTES BS [SEED] [--gift]: own pages to pipe to device"},
     {"nonblock", run_nonblock, 1, "DEV [BS [MAX]]: O_NONBLOCK read, then writes until EAGAIN"},
     {"poll", run_poll, 2, "DEV MS [in|out|inout]: what poll says"},
     {"sigio", run_sigio, 2, "DEV MS: O_ASYNC, wait for SIGIO"},
