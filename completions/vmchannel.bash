@@ -12,6 +12,7 @@ _vmchannel_options() {
     'port stats') echo '--vm --control -w --watch --json --help' ;;
     'connect') echo '--vm --control --exit-on-eof --escape --help' ;;
     'doctor') echo '--qemu-binary --json --help' ;;
+    'inspect') echo '-a --applications --format --qemu-binary --json --help' ;;
     'udev') echo '--help' ;;
     'udev print') echo '--mdev --group --mode --part --json --help' ;;
     'udev install') echo '--mdev --group --mode --root --json --help' ;;
@@ -24,11 +25,11 @@ _vmchannel_options() {
 
 _vmchannel_words() {
   case $1 in
-    '') echo 'qemu serve port connect doctor udev completion help guest' ;;
+    '') echo 'qemu serve port connect doctor inspect udev completion help guest' ;;
     'port') echo 'list add remove resize stats' ;;
     'udev') echo 'print install uninstall' ;;
     'completion') echo 'bash zsh fish' ;;
-    'help') echo 'ports transports config environment exit-codes qemu serve port connect doctor udev completion help guest' ;;
+    'help') echo 'ports transports config environment exit-codes qemu serve port connect doctor inspect udev completion help guest' ;;
   esac
 }
 
@@ -49,6 +50,7 @@ _vmchannel_value() {
     --memory) : ;;
     --control) COMPREPLY=($(compgen -f -- "$current")) ;;
     --escape) : ;;
+    --format) COMPREPLY=($(compgen -W 'raw qcow2 vmdk vdi vhdx vpc qed' -- "$current")) ;;
     --group) : ;;
     --mode) : ;;
     --part) COMPREPLY=($(compgen -W 'installer helper rules mdev.conf' -- "$current")) ;;
@@ -89,7 +91,7 @@ _vmchannel() {
 
 _vmchannel_takes_value() {
   case $1 in
-    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | -m | --memory | --control | --escape | --group | --mode | --part | --root | --device | --driver) return 0 ;;
+    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | -m | --memory | --control | --escape | --format | --group | --mode | --part | --root | --device | --driver) return 0 ;;
   esac
   return 1
 }

@@ -5,6 +5,7 @@ complete -c vmchannel -n __fish_use_subcommand -a serve -d 'run devices for a QE
 complete -c vmchannel -n __fish_use_subcommand -a port -d 'list, add, remove, resize and measure ports of a device that runs'
 complete -c vmchannel -n __fish_use_subcommand -a connect -d 'join this terminal, or a pipe, to a port'
 complete -c vmchannel -n __fish_use_subcommand -a doctor -d 'say what works on this machine and what to do about the rest'
+complete -c vmchannel -n __fish_use_subcommand -a inspect -d 'say what is on a disk image: file systems, operating system, applications'
 complete -c vmchannel -n __fish_use_subcommand -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
 complete -c vmchannel -n __fish_use_subcommand -a completion -d 'print the completion script of a shell'
 complete -c vmchannel -n __fish_use_subcommand -a help -d 'print help on a command or a topic: ports, config, environment, exit-codes'
@@ -59,6 +60,11 @@ complete -c vmchannel -n '__fish_seen_subcommand_from connect' -l escape -d 'ano
 complete -c vmchannel -n '__fish_seen_subcommand_from connect' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"name":"\\([^"\\\\]*\\)".*/\\1/p\')'
 complete -c vmchannel -n '__fish_seen_subcommand_from doctor' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from doctor' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -s a -l applications -d 'list what is installed; --json always does'
+complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l format -d 'format of the image' -x -a 'raw qcow2 vmdk vdi vhdx vpc qed'
+complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a print -d 'print a shell script that installs them in a guest'
 complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a install -d 'install them in this system, or in a tree'
 complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a uninstall -d 'remove what install wrote'
@@ -87,6 +93,7 @@ complete -c vmchannel -n '__fish_seen_subcommand_from help' -a serve -d 'run dev
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a port -d 'list, add, remove, resize and measure ports of a device that runs'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a connect -d 'join this terminal, or a pipe, to a port'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a doctor -d 'say what works on this machine and what to do about the rest'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a inspect -d 'say what is on a disk image: file systems, operating system, applications'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a completion -d 'print the completion script of a shell'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a help -d 'print help on a command or a topic: ports, config, environment, exit-codes'

@@ -71,6 +71,7 @@ describe('the house', () => {
       driver:
         /^(spec|mem|ring|driver|ffi|errors\.ts|log\.ts|chardev\/chardev\.ts|device\/attach\/loopback\.ts|device\/pci\/function\.ts)/,
       chardev: /^(chardev|ffi|mem|errors\.ts|log\.ts)/,
+      inspect: /^(inspect|client|library|qemu|errors\.ts|log\.ts)/,
       qemu: /^(qemu|chardev|port-spec\.ts|errors\.ts|log\.ts|spec)/,
     }
     const wrong: string[] = []

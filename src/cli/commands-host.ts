@@ -1,6 +1,7 @@
 /** Rows of the command table: this machine, the guest's files, and help. */
 
 import { QEMU_BINARY } from './commands-vm.ts'
+import { DISK_FORMATS } from '../inspect/disk-file.ts'
 import { JSON_OPTION, type CommandRow, type OptionRow } from './table.ts'
 
 const DOCTOR: CommandRow = {
@@ -10,6 +11,34 @@ const DOCTOR: CommandRow = {
   options: [QEMU_BINARY, JSON_OPTION],
   examples: [{ text: 'Check this machine:', command: 'vmchannel doctor' }],
   load: async () => (await import('./doctor.ts')).doctorCommand,
+}
+
+const INSPECT: CommandRow = {
+  name: 'inspect',
+  summary: 'say what is on a disk image: file systems, operating system, applications',
+  text: [
+    "Boots libguestfs's appliance with our device and asks the daemon in it: the image is not mounted on the host, " +
+      'nothing is written to it, and root is not needed. Values are those of virt-inspector. The appliance comes with ' +
+      'the package libguestfs0 (Debian, Ubuntu) or libguestfs-appliance (Fedora), or is the folder that ' +
+      'LIBGUESTFS_PATH names.',
+    'Without --format the format is looked for in the image, and one that names another file (a backing file) is ' +
+      'refused: whoever made it could have named any file of this host.',
+  ],
+  args: [{ name: 'DISK', text: 'the image, or a block device', complete: 'file' }],
+  options: [
+    { flags: '-a, --applications', text: 'list what is installed; --json always does' },
+    { flags: '--format <format>', text: 'format of the image', choices: DISK_FORMATS },
+    QEMU_BINARY,
+    JSON_OPTION,
+  ],
+  examples: [
+    { text: 'What is this?', command: 'vmchannel inspect disk.qcow2' },
+    {
+      text: 'Names of all packages:',
+      command: "vmchannel inspect --json disk.img | jq -r '.systems[].applications[].name'",
+    },
+  ],
+  load: async () => (await import('./inspect.ts')).inspectCommand,
 }
 
 const MDEV: OptionRow = { flags: '--mdev', text: 'for mdev of busybox instead of udev' }
@@ -94,4 +123,4 @@ const HELP: CommandRow = {
   load: async () => (await import('./help.ts')).helpCommand,
 }
 
-export const HOST_COMMANDS: readonly CommandRow[] = [DOCTOR, UDEV, COMPLETION, HELP]
+export const HOST_COMMANDS: readonly CommandRow[] = [DOCTOR, INSPECT, UDEV, COMPLETION, HELP]

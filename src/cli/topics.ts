@@ -25,6 +25,7 @@ const MEANING: Readonly<Record<ErrorCode, string>> = {
   ERR_VMCHANNEL_CLOSED: 'the device or the port is gone',
   ERR_VMCHANNEL_ABORTED: 'interrupted',
   ERR_VMCHANNEL_TIMEOUT: 'it took too long',
+  ERR_VMCHANNEL_DISK: 'a disk image that cannot be inspected: empty, damaged, encrypted, or none at all',
   ERR_VMCHANNEL_INTERNAL: 'a mistake in vmchannel: please report it',
 }
 
@@ -106,7 +107,7 @@ export const TOPICS: readonly Topic[] = [
     title: 'variables that are read',
     parts: [
       [
-        ['VMCHANNEL_QEMU', 'the QEMU to run (qemu, vmchannel-qemu, doctor)'],
+        ['VMCHANNEL_QEMU', 'the QEMU to run (qemu, vmchannel-qemu, inspect, doctor)'],
         ['VMCHANNEL_LOG', 'error, warn, info or debug: how much device processes tell on standard error'],
         ['VMCHANNEL_STATE_DIR', 'where device processes keep their sockets'],
         ['VMCHANNEL_CONTROL', 'control socket (port, connect, serve)'],

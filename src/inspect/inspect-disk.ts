@@ -1,0 +1,135 @@
+/**
+ * `inspectDisk`: what is on a disk image, without mounting it here and without root. Boots libguestfs's appliance with
+ * our device and asks the daemon in it. Part of the library; `vmchannel inspect` prints what it gives.
+ */
+
+import { resolve } from 'node:path'
+import { aborted, type WaitOptions } from '../client/abort.ts'
+import { PeerFault, VmchannelError } from '../errors.ts'
+import { findQemu } from '../qemu/find.ts'
+import { probeCacheFile, probeQemu } from '../qemu/probe.ts'
+import { findAppliance } from './appliance.ts'
+import { ApplianceMachine } from './appliance-machine.ts'
+import { DaemonClient, DaemonError } from './daemon-client.ts'
+import { damaged, encrypted, lookAtDisk, type DiskFormat } from './disk-file.ts'
+import { Procedures } from './procedures.ts'
+import type { DiskReport, FileSystem } from './report.ts'
+import { listFileSystems, listSystems, tryMount } from './systems.ts'
+
+export interface InspectOptions extends WaitOptions {
+  /** Format of the image; looked for in it where left out, and then it may name no other file. */
+  format?: DiskFormat
+  /** Whether to list what is installed; default true. */
+  applications?: boolean
+  /** The QEMU to run; default VMCHANNEL_QEMU, else the first on PATH. */
+  qemu?: string
+  /** What is going on now, for a person: booting takes some seconds. */
+  onStep?: (text: string) => void
+}
+
+/** Rejects where there is nothing to find: the disk is missing, empty, damaged, encrypted, or no disk. */
+export async function inspectDisk(disk: string, options: InspectOptions = {}): Promise<DiskReport> {
+  const { signal, onStep: step = () => {} } = options
+  if (signal?.aborted) throw aborted(`inspecting ${disk}`, signal)
+  const { format } = lookAtDisk(disk, options.format)
+  const appliance = await findAppliance(process.env, step, signal)
+  const qemu = findQemu(process.env, options.qemu)
+  probeQemu(qemu, probeCacheFile(process.env))
+  let fail: (error: Error) => void = () => {}
+  const failed = new Promise<never>((_, reject) => (fail = reject))
+  failed.catch(() => {}) // it may fail before anybody looks
+  const stop = watch(disk, options, fail)
+  step('booting the appliance')
+  try {
+    const start = { qemu, appliance, disk: resolve(disk), format, signal, onExit: fail }
+    const machine = await ApplianceMachine.start(start)
+    try {
+      const client = new DaemonClient(machine.port)
+      failed.catch((error: Error) => client.fail(error))
+      return await Promise.race([failed, look(disk, format, client, options)])
+    } finally {
+      await machine.close()
+    }
+  } catch (error) {
+    throw explain(disk, error)
+  } finally {
+    stop()
+  }
+}
+
+async function look(
+  disk: string,
+  format: DiskFormat,
+  client: DaemonClient,
+  options: InspectOptions,
+): Promise<DiskReport> {
+  const { onStep: step = () => {}, applications = true } = options
+  await client.launched()
+  const daemon = new Procedures(client)
+  const warnings: string[] = []
+  step('looking at file systems')
+  const found = await listFileSystems(daemon)
+  const filesystems = [...found.values()]
+  step('looking for operating systems')
+  const warn = (text: string): void => void warnings.push(text)
+  const systems = await listSystems(daemon, found, { applications, warn, step })
+  if (systems.length === 0) await explainNothing(disk, filesystems, daemon)
+  for (const { device, type } of filesystems) {
+    if (isEncrypted(type)) warnings.push(`${device} is encrypted: what is on it cannot be seen`)
+  }
+  return { disk, format, filesystems, systems, warnings }
+}
+
+/** Rejects where no system was found because nothing can be read. A disk with data alone is fine. */
+async function explainNothing(disk: string, filesystems: readonly FileSystem[], daemon: Procedures): Promise<void> {
+  const secret = filesystems.find(({ type }) => isEncrypted(type))
+  if (secret) throw encrypted(disk, secret.device)
+  const readable = filesystems.filter(({ type }) => type !== null && type !== 'swap')
+  if (readable.length === 0) {
+    const what = filesystems.map(({ device }) => device).join(', ')
+    const found = what === '' ? 'neither partitions nor a file system' : `no file system that is known on ${what}`
+    throw new VmchannelError('ERR_VMCHANNEL_DISK', `${disk}: ${found}`, {
+      hint: 'is it a disk image, and whole? An image in a wrong format (--format) looks like this as well',
+    })
+  }
+  for (const { device, type } of readable) {
+    const wrong = await tryMount(daemon, device, '/')
+    if (wrong !== undefined) throw damaged(disk, `${type} on ${device} cannot be read: ${wrong.split('\n')[0]}`)
+    await daemon.unmountAll()
+  }
+}
+
+function isEncrypted(type: string | null): boolean {
+  return type === 'crypto_LUKS' || type === 'BitLocker'
+}
+
+/** Calls back when the caller's patience is over; returns the way to stop that. */
+function watch(disk: string, { signal, timeout }: WaitOptions, fail: (error: Error) => void): () => void {
+  const abort = (): void => fail(aborted(`inspecting ${disk}`, signal))
+  signal?.addEventListener('abort', abort, { once: true })
+  const late = (): void =>
+    fail(new VmchannelError('ERR_VMCHANNEL_TIMEOUT', `inspecting ${disk}: not within ${timeout} ms`))
+  const timer = timeout === undefined ? undefined : setTimeout(late, timeout)
+  return () => {
+    signal?.removeEventListener('abort', abort)
+    clearTimeout(timer)
+  }
+}
+
+/** What the daemon said that it should not have becomes an error for people. */
+function explain(disk: string, error: unknown): unknown {
+  if (error instanceof PeerFault) {
+    return new VmchannelError(
+      'ERR_VMCHANNEL_DISK',
+      `inspecting ${disk}: the appliance talks nonsense: ${error.message}`,
+      {
+        hint: 'is LIBGUESTFS_PATH an appliance of libguestfs 1.40 or newer? Else the disk may have broken it',
+        cause: error,
+      },
+    )
+  }
+  if (error instanceof DaemonError) {
+    return new VmchannelError('ERR_VMCHANNEL_DISK', `inspecting ${disk}: ${error.message}`, { cause: error })
+  }
+  return error
+}

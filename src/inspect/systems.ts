@@ -1,0 +1,191 @@
+/**
+ * The inspection itself, through the daemon: file systems, operating systems, and what is installed on each. Every
+ * mount is read-only and in the appliance. Called by inspect-disk.ts.
+ */
+
+import { DaemonError } from './daemon-client.ts'
+import { osinfoName } from './osinfo.ts'
+import { apkApplications, dpkgApplications, pacmanApplications, sorted } from './packages.ts'
+import { orElse, type Procedures } from './procedures.ts'
+import type { Application, FileSystem, OperatingSystem } from './report.ts'
+
+/** As large as virt-inspector takes them. */
+const DPKG_STATUS_MAX = 50_000_000
+const APK_INSTALLED_MAX = 50_000_000
+const PACMAN_DESC_MAX = 8192
+const NAMES_MAX = 8_000_000
+/** A disk of a stranger may have any number of anything. */
+const PARTS_MAX = 1000
+
+export interface SystemsOptions {
+  /** Whether to list what is installed. */
+  applications: boolean
+  /** What cannot be looked at is said here. */
+  warn: (text: string) => void
+  /** What is being looked at. */
+  step: (text: string) => void
+}
+
+/** Everything on the disk that could hold a file system, by the names that the daemon has for it. */
+export async function listFileSystems(daemon: Procedures): Promise<Map<string, FileSystem>> {
+  const found = new Map<string, FileSystem>()
+  const list = (await daemon.listFilesystems()).slice(0, PARTS_MAX)
+  for (const [device, type] of list.toSorted(([a], [b]) => (a < b ? -1 : 1))) {
+    const size = await orElse(daemon.size(device), null)
+    found.set(device, { ...(await describe(daemon, device, type)), size })
+  }
+  return found
+}
+
+export async function listSystems(
+  daemon: Procedures,
+  filesystems: ReadonlyMap<string, FileSystem>,
+  options: SystemsOptions,
+): Promise<OperatingSystem[]> {
+  const systems: OperatingSystem[] = []
+  for (const root of (await daemon.inspectOs()).slice(0, PARTS_MAX)) {
+    systems.push(await readSystem(daemon, root, filesystems, options))
+  }
+  return systems
+}
+
+async function readSystem(
+  daemon: Procedures,
+  root: string,
+  filesystems: ReadonlyMap<string, FileSystem>,
+  options: SystemsOptions,
+): Promise<OperatingSystem> {
+  const text = async (what: Parameters<Procedures['systemText']>[1]): Promise<string | null> =>
+    known(await orElse(daemon.systemText(root, what), ''))
+  const windows = async (what: Parameters<Procedures['windowsText']>[1]): Promise<string | null> =>
+    known(await orElse(daemon.windowsText(root, what), ''))
+  const type = await text('type')
+  const mountpoints = await daemon.mountpoints(root)
+  const drives = await daemon.driveMappings(root)
+  const devices = (await daemon.systemFilesystems(root)).slice(0, PARTS_MAX)
+  const system: OperatingSystem = {
+    root: await canonical(daemon, root),
+    type,
+    arch: await text('arch'),
+    distro: await text('distro'),
+    productName: await text('productName'),
+    productVariant: await text('productVariant'),
+    majorVersion: await daemon.systemNumber(root, 'majorVersion'),
+    minorVersion: await daemon.systemNumber(root, 'minorVersion'),
+    packageFormat: await text('packageFormat'),
+    packageManagement: await text('packageManagement'),
+    hostname: await text('hostname'),
+    osinfo: null,
+    windowsSystemroot: type === 'windows' ? await windows('systemroot') : null,
+    windowsCurrentControlSet: type === 'windows' ? await windows('currentControlSet') : null,
+    mountpoints: [],
+    filesystems: [],
+    driveMappings: [],
+    applications: null,
+  }
+  system.osinfo = osinfoName(system)
+  for (const [path, device] of mountpoints) system.mountpoints.push({ path, device: await canonical(daemon, device) })
+  system.mountpoints.sort((a, b) => a.path.length - b.path.length || (a.path < b.path ? -1 : 1))
+  for (const device of devices) {
+    const { size: _, ...entry } = filesystems.get(device) ?? { ...(await describe(daemon, device)), size: null }
+    system.filesystems.push(entry)
+  }
+  system.filesystems.sort((a, b) => (a.device < b.device ? -1 : 1))
+  for (const [drive, device] of drives) {
+    system.driveMappings.push({ drive, device: await canonical(daemon, device) })
+  }
+  if (options.applications) {
+    options.step(`reading what is installed on ${system.productName ?? system.root}`)
+    system.applications = await mounted(daemon, mountpoints, options, () => listApplications(daemon, system, options))
+  }
+  return system
+}
+
+/** With the file systems of a system where they belong. Only its root must be there. */
+async function mounted<T>(
+  daemon: Procedures,
+  mountpoints: readonly (readonly [string, string])[],
+  { warn }: SystemsOptions,
+  work: () => Promise<T>,
+): Promise<T | null> {
+  const byLength = mountpoints.toSorted(([a], [b]) => a.length - b.length)
+  try {
+    for (const [path, device] of byLength) {
+      const wrong = await tryMount(daemon, device, path)
+      if (wrong === undefined) continue
+      warn(`${device} cannot be mounted on ${path}: ${wrong}`)
+      if (path === '/') return null
+    }
+    return await work()
+  } finally {
+    await orElse(daemon.unmountAll(), undefined)
+  }
+}
+
+/** Why it does not work; undefined where it did. */
+export async function tryMount(daemon: Procedures, device: string, path: string): Promise<string | undefined> {
+  try {
+    await daemon.mountReadOnly(device, path)
+    return undefined
+  } catch (error) {
+    if (error instanceof DaemonError) return error.message
+    throw error
+  }
+}
+
+async function listApplications(
+  daemon: Procedures,
+  { type, packageFormat, root }: OperatingSystem,
+  { warn }: SystemsOptions,
+): Promise<Application[] | null> {
+  const text = async (path: string, max: number): Promise<string> => (await daemon.download(path, max)).toString()
+  if (type !== 'linux' && type !== 'hurd') return null
+  try {
+    switch (packageFormat) {
+      case 'deb':
+        return dpkgApplications(await text('/var/lib/dpkg/status', DPKG_STATUS_MAX))
+      case 'rpm':
+        return sorted(await daemon.rpmApplications())
+      case 'apk':
+        return apkApplications(await text('/lib/apk/db/installed', APK_INSTALLED_MAX))
+      case 'pacman':
+        return await listPacman(daemon)
+      default:
+        return null
+    }
+  } catch (error) {
+    if (!(error instanceof DaemonError)) throw error
+    warn(`the package database on ${root} cannot be read: ${error.message}`)
+    return null
+  }
+}
+
+async function listPacman(daemon: Procedures): Promise<Application[]> {
+  const folder = '/var/lib/pacman/local'
+  const files: string[] = []
+  for (const name of await daemon.list(folder, NAMES_MAX)) {
+    const file = await orElse(daemon.download(`${folder}/${name}/desc`, PACMAN_DESC_MAX), undefined)
+    if (file) files.push(file.toString())
+  }
+  return pacmanApplications(files)
+}
+
+async function describe(daemon: Procedures, device: string, type?: string): Promise<Omit<FileSystem, 'size'>> {
+  const text = async (answer: Promise<string>): Promise<string | null> => (await orElse(answer, '')) || null
+  return {
+    device: await canonical(daemon, device),
+    type: known(type ?? (await orElse(daemon.filesystemType(device), ''))),
+    label: await text(daemon.label(device)),
+    uuid: await text(daemon.uuid(device)),
+  }
+}
+
+/** Logical volumes have several names; people know them as /dev/VG/LV. */
+async function canonical(daemon: Procedures, device: string): Promise<string> {
+  if (!/^\/dev\/(mapper\/|dm-)/.test(device)) return device
+  return orElse(daemon.canonicalVolume(device), device)
+}
+
+function known(text: string): string | null {
+  return text === '' || text === 'unknown' ? null : text
+}
