@@ -57,7 +57,7 @@ function printSystem(system: OperatingSystem, all: boolean, out: (text: string) 
     ...system.driveMappings.map(({ drive, device }) => ['drive', `${clean(drive)}: ${clean(device)}`]),
     ['applications', applications === null ? 'cannot be listed' : String(applications.length)],
   ]
-  out(indent(columns(facts.filter(([, value]) => value !== '-') as string[][]), 2))
+  out(indent(columns(facts.filter(([, value]) => value !== '-')), 2))
   if (applications && all) out(`\n${columns([['NAME', 'VERSION', 'ARCH', 'SUMMARY'], ...applications.map(row)])}`)
 }
 

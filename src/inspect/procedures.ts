@@ -142,17 +142,14 @@ export class Procedures {
 }
 
 function rpmApplication(result: XdrReader): Application {
-  const [name, displayName] = [result.string(), result.string()]
-  const epoch = result.int32()
-  const [version, release, arch, installPath] = [1, 2, 3, 4].map(() => result.string())
-  result.string() // a translated path, never filled in
-  const [publisher, url, sourcePackage, summary, description] = [1, 2, 3, 4, 5].map(() => result.string())
-  for (let spare = 0; spare < 4; spare++) result.string()
-  return {
-    ...{ name: name!, displayName: displayName!, epoch, version: version!, release: release!, arch: arch! },
-    ...{ installPath: installPath!, publisher: publisher!, url: url!, sourcePackage: sourcePackage! },
-    ...{ summary: summary!, description: description! },
-  }
+  const string = (): string => result.string()
+  // Evaluated in this order, which is that of the message.
+  const head = { name: string(), displayName: string(), epoch: result.int32(), version: string() }
+  const more = { release: string(), arch: string(), installPath: string() }
+  string() // a translated path, never filled in
+  const rest = { publisher: string(), url: string(), sourcePackage: string(), summary: string(), description: string() }
+  for (let spare = 0; spare < 4; spare++) string()
+  return { ...head, ...more, ...rest }
 }
 
 /** What the daemon refused becomes `otherwise`; that it said nonsense, or went, stays an error. */

@@ -89,6 +89,23 @@ describe('a daemon', () => {
   })
 })
 
+it('rpm packages as the daemon lists them', async () => {
+  const record = (name: string, epoch: number): Buffer => {
+    const strings = ['5.2', '1.fc40', 'x86_64', '', '', 'Fedora', 'https://gnu.org', 'bash-src', 'shell', 'The shell']
+    const writer = new XdrWriter().string(name).string('').uint32(epoch)
+    for (const value of [...strings, '', '', '', '']) writer.string(value)
+    return writer.bytes()
+  }
+  const list = Buffer.concat([word(2), record('bash', 0), record('zlib', 2)])
+  const [bash, zlib] = await start((call) => reply(call, list)).procedures.rpmApplications()
+  expect(zlib).toEqual({ ...bash, name: 'zlib', epoch: 2 })
+  expect(bash).toEqual({
+    ...{ name: 'bash', displayName: '', epoch: 0, version: '5.2', release: '1.fc40', arch: 'x86_64', installPath: '' },
+    ...{ publisher: 'Fedora', url: 'https://gnu.org', sourcePackage: 'bash-src', summary: 'shell' },
+    description: 'The shell',
+  })
+})
+
 describe('a lying daemon is found out', () => {
   it.each<[string, Answer]>([
     ['a reply of 2 GiB', () => word(0x8000_0000)],
@@ -146,7 +163,10 @@ describe('a lying daemon is found out', () => {
   })
 
   it('one that goes', async () => {
-    const { daemon, procedures } = start((_, fake) => void fake.end())
+    const { daemon, procedures } = start((_, fake) => {
+      fake.end()
+      return undefined
+    })
     await expect(procedures.label('/dev/sda1')).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CLOSED' })
     expect(daemon.calls).toHaveLength(1)
   })
