@@ -66,11 +66,12 @@ describe('the house', () => {
       spec: /^(spec|errors\.ts)/,
       mem: /^(spec|mem|errors\.ts)/,
       ring: /^(spec|mem|ring|errors\.ts)/,
-      ffi: /^(ffi|chardev\/chardev\.ts|errors\.ts|mem\/iovec\.ts|log\.ts)/,
-      device: /^(spec|mem|ring|device|ffi|errors\.ts|log\.ts|chardev\/chardev\.ts)/,
+      ffi: /^(ffi|chardev\/chardev\.ts|errors\.ts|mem\/(iovec|receipts)\.ts|log\.ts|store\.ts)/,
+      device: /^(spec|mem|ring|device|ffi|errors\.ts|log\.ts|store\.ts|chardev\/chardev\.ts)/,
       driver:
         /^(spec|mem|ring|driver|ffi|errors\.ts|log\.ts|chardev\/chardev\.ts|device\/attach\/loopback\.ts|device\/pci\/function\.ts)/,
-      chardev: /^(chardev|ffi|mem|errors\.ts|log\.ts)/,
+      chardev: /^(chardev|ffi|mem|errors\.ts|log\.ts|store\.ts)/,
+      keeper: /^(keeper|ffi|errors\.ts|store\.ts|daemon\/(protocol|stderr|stdin)\.ts)/,
       inspect: /^(inspect|client|library|qemu|errors\.ts|log\.ts)/,
       qemu: /^(qemu|chardev|port-spec\.ts|errors\.ts|log\.ts|spec)/,
     }
@@ -85,7 +86,7 @@ describe('the house', () => {
   })
 
   it('only attachments and back ends make native calls', () => {
-    const may = /^src\/(ffi|chardev|daemon|cli)\/|^src\/(device|driver)\/attach\//
+    const may = /^src\/(ffi|chardev|daemon|keeper|cli)\/|^src\/(device|driver)\/attach\//
     const bad = sources.filter(
       (file) =>
         !may.test(file) && imports(file).some((name) => name.startsWith('.') && inside(file, name).startsWith('ffi/')),

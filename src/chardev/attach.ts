@@ -3,6 +3,7 @@
  * already past any greeting. The back end of in-process streams and of `vmchannel connect`.
  */
 
+import type { Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { HALF_CLOSE_MS } from './fd-end.ts'
 import { PeerSlot } from './peer-slot.ts'
@@ -13,10 +14,11 @@ export interface AttachChardev extends Chardev {
   attach(fd: number): boolean
 }
 
-export function openAttach(spec: AttachSpec, end: ChardevEnd): AttachChardev {
+export function openAttach(spec: AttachSpec, end: ChardevEnd, _signal?: AbortSignal, store?: Store): AttachChardev {
   return new AttachSlot(end, {
     label: formatChardevSpec(spec),
     halfCloseMs: spec.halfCloseMs ?? HALF_CLOSE_MS,
+    store,
   }).start()
 }
 

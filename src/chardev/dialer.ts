@@ -14,7 +14,7 @@ const FIRST_PAUSE_MS = 50
 /** A connection that lasted this long was a good one: the next pause is short again. */
 const GOOD_MS = 1000
 
-export interface DialOptions extends Pick<SlotOptions, 'label' | 'halfCloseMs' | 'silentHangup'> {
+export interface DialOptions extends Pick<SlotOptions, 'label' | 'halfCloseMs' | 'silentHangup' | 'store'> {
   /** Whom messages name. */
   target: string
   /** One attempt; resolves with a connected fd. */
@@ -25,7 +25,9 @@ export interface DialOptions extends Pick<SlotOptions, 'label' | 'halfCloseMs' |
 
 /** Opens a slot that connects by itself. Without reconnecting it rejects where the first attempt fails. */
 export async function dial(end: ChardevEnd, options: DialOptions, signal?: AbortSignal): Promise<PeerSlot> {
-  const { label, halfCloseMs, target, connect, reconnectMs } = options
+  const { label, halfCloseMs, target, connect, reconnectMs, store } = options
+  const resumed = store?.recall('dialed') !== undefined
+  store?.keep('dialed', [])
   const stop = new AbortController()
   let timer: NodeJS.Timeout | undefined
   let pause = 0
@@ -71,12 +73,14 @@ export async function dial(end: ChardevEnd, options: DialOptions, signal?: Abort
     },
   }
   if (options.silentHangup) slotOptions.silentHangup = true
+  if (store) slotOptions.store = store
   const slot = new PeerSlot(end, slotOptions)
   const abort = (): void => slot.close()
   signal?.addEventListener('abort', abort, { once: true })
   try {
     if (signal?.aborted) slot.close()
-    await attempt()
+    // Without reconnecting there is one connection: the process before this one has had it.
+    if (!resumed || reconnectMs > 0) await attempt()
   } catch (error) {
     if (reconnectMs === 0 && !slot.closed) {
       slot.close()

@@ -10,6 +10,7 @@ import { VmchannelError } from '../errors.ts'
 import { errnoName } from '../ffi/libc.ts'
 import { goneErrno, writev } from '../ffi/rw.ts'
 import type { Iovec } from '../mem/iovec.ts'
+import { recallFd, type Store } from '../store.ts'
 import { GONE, WOULD_BLOCK, type Chardev, type ChardevEnd } from './chardev.ts'
 import { FdEnd } from './fd-end.ts'
 import { formatChardevSpec, type FileSpec } from './spec.ts'
@@ -22,15 +23,18 @@ const PASSING: Readonly<Record<string, string>> = {
   EFBIG: 'it has reached the size limit for a file',
 }
 
-export function openFile(spec: FileSpec, end: ChardevEnd): Chardev {
+export function openFile(spec: FileSpec, end: ChardevEnd, _signal?: AbortSignal, store?: Store): Chardev {
   const { O_WRONLY, O_RDONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_NONBLOCK, O_NOCTTY } = constants
-  const fd = open(spec.path, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY | (spec.append ? O_APPEND : O_TRUNC))
-  let input = -1
+  const left = recallFd(store, 'output')
+  const fd = left ?? open(spec.path, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY | (spec.append ? O_APPEND : O_TRUNC))
+  if (left === undefined) store?.keep('output', [fd])
+  let input = recallFd(store, 'input') ?? -1
   try {
-    if (spec.inputPath !== undefined) {
+    if (spec.inputPath !== undefined && input === -1) {
       // A fifo without a writer would be at its end at once: with both ways open it never is.
       const fifo = statSync(spec.inputPath, { throwIfNoEntry: false })?.isFIFO() ?? false
       input = open(spec.inputPath, (fifo ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY)
+      store?.keep('input', [input])
     }
     return new FileChardev(end, formatChardevSpec(spec), fd, input)
   } catch (error) {

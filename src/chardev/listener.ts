@@ -24,7 +24,7 @@ export interface ListenSource {
 export function listeningSlot(
   end: ChardevEnd,
   source: ListenSource,
-  options: Pick<SlotOptions, 'label' | 'halfCloseMs' | 'silentHangup'>,
+  options: Pick<SlotOptions, 'label' | 'halfCloseMs' | 'silentHangup' | 'store'>,
 ): PeerSlot {
   let warned = false
   let pause: NodeJS.Timeout | undefined

@@ -7,7 +7,9 @@
  */
 
 import { closeFd } from '../ffi/libc.ts'
+import { hangUp } from '../ffi/socket-calls.ts'
 import type { Iovec } from '../mem/iovec.ts'
+import { recallFd, type Store } from '../store.ts'
 import { GONE, type Chardev, type ChardevEnd } from './chardev.ts'
 import { FdEnd, type FdEndOptions } from './fd-end.ts'
 
@@ -19,6 +21,8 @@ export interface SlotOptions {
   halfCloseMs: number
   contested?: () => boolean
   silentHangup?: boolean
+  /** For a peer that outlives this process. */
+  store?: Store | undefined
   /** What is done with the fd of a peer that has gone; closing it unless said otherwise. */
   release?: (fd: number) => void
   /** The place is free again: listen, dial, wait. May adopt at once. Not called after close. */
@@ -48,6 +52,8 @@ export class PeerSlot implements Chardev {
     this.label = options.label
     this.place = undefined
     this.#options = options
+    const left = recallFd(options.store, 'peer')
+    if (left !== undefined) this.adopt(left)
   }
 
   get connected(): boolean {
@@ -83,6 +89,7 @@ export class PeerSlot implements Chardev {
     )
     this.#peer = peer
     this.#fd = fd
+    this.#options.store?.keep('peer', [fd])
     this.#serial++
     peer.setReading(this.#reading)
     for (const resolve of this.#adopted.splice(0)) resolve()
@@ -135,6 +142,11 @@ export class PeerSlot implements Chardev {
     if (!this.#peer) return
     this.#peer.close()
     this.#peer = undefined
+    if (this.#options.store) {
+      // The keeper's copy must not keep the far end waiting.
+      hangUp(this.#fd)
+      this.#options.store.forget('peer')
+    }
     ;(this.#options.release ?? closeFd)(this.#fd)
     this.#fd = -1
   }

@@ -5,23 +5,24 @@
 
 import { closeSync, constants, openSync, statSync, type Stats } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
+import { recallFd, type Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { FdPair } from './fd-pair.ts'
 import { formatChardevSpec, type PipeSpec } from './spec.ts'
 
-export function openPipe(spec: PipeSpec, end: ChardevEnd): Chardev {
+export function openPipe(spec: PipeSpec, end: ChardevEnd, _signal?: AbortSignal, store?: Store): Chardev {
   const label = formatChardevSpec(spec)
   const { path } = spec
   const both = look(`${path}.in`) !== undefined || look(`${path}.out`) !== undefined
   if (!both) {
     const found = look(path)
     if (!found) throw cannot(path, 'it does not exist', `make the two ways with "mkfifo ${path}.in ${path}.out"`)
-    const fd = open(path)
+    const fd = kept('output', path, store)
     return new FdPair(end, { label, input: found.isFIFO() ? -1 : fd, output: fd, release: () => closeSync(fd) })
   }
-  const input = open(`${path}.in`)
+  const input = kept('input', `${path}.in`, store)
   try {
-    const output = open(`${path}.out`)
+    const output = kept('output', `${path}.out`, store)
     const release = (): void => {
       closeSync(input)
       closeSync(output)
@@ -31,6 +32,14 @@ export function openPipe(spec: PipeSpec, end: ChardevEnd): Chardev {
     closeSync(input)
     throw error
   }
+}
+
+/** What lies in a fifo is lost when nobody has it open: the open that was left, or a new one. */
+function kept(name: string, path: string, store: Store | undefined): number {
+  const left = recallFd(store, name)
+  const fd = left ?? open(path)
+  if (left === undefined) store?.keep(name, [fd])
+  return fd
 }
 
 function look(path: string): Stats | undefined {

@@ -7,8 +7,9 @@ import { existsSync, readlinkSync, symlinkSync, unlinkSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { Watch } from '../ffi/poll.ts'
-import { openPty } from '../ffi/pty.ts'
+import { openPty, resumePty } from '../ffi/pty.ts'
 import { hungUp, skim, unread } from '../ffi/rw.ts'
+import type { Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { PeerSlot } from './peer-slot.ts'
 import { formatChardevSpec, type PtySpec } from './spec.ts'
@@ -17,10 +18,12 @@ import { watchTerminalSize } from './terminal-size.ts'
 /** How often to look for a user of the slave where inotify cannot be had. */
 const LOOK_MS = 250
 
-export function openPtyChardev(spec: PtySpec, end: ChardevEnd): Chardev {
-  const pty = openPty()
+export function openPtyChardev(spec: PtySpec, end: ChardevEnd, _signal?: AbortSignal, store?: Store): Chardev {
+  const left = store?.recall('pty')
+  const pty = left ? resumePty(left.fds[0]!, left.note) : openPty()
   try {
-    if (spec.path !== undefined) makeLink(pty.name, spec.path)
+    if (spec.path !== undefined && !left) makeLink(pty.name, spec.path)
+    if (!left) store?.keep('pty', [pty.fd], pty.name)
   } catch (error) {
     closeFd(pty.fd)
     if (pty.opens !== -1) closeFd(pty.opens)

@@ -12,11 +12,13 @@ import type { ChardevKind, ChardevSpec } from './spec.ts'
 import { openStdio } from './stdio.ts'
 import { openTcp } from './tcp.ts'
 import { openUnix } from './unix.ts'
+import type { Store } from '../store.ts'
 
 type Opener<K extends ChardevKind> = (
   spec: Extract<ChardevSpec, { kind: K }>,
   end: ChardevEnd,
   signal?: AbortSignal,
+  store?: Store,
 ) => Chardev | Promise<Chardev>
 
 const OPENERS: { readonly [K in ChardevKind]: Opener<K> } = {
@@ -32,8 +34,13 @@ const OPENERS: { readonly [K in ChardevKind]: Opener<K> } = {
 
 /**
  * Opens a back end for a port. `spec` has passed checkChardevSpec. The signal ends a wait (wait=on, name resolution, a
- * connection in progress). `end` hears of no connection before this has resolved: who is there by then shows in `connected`.
+ * connection in progress). The store has what another process left of it. `end` hears of no connection before this has resolved: who is there by then shows in `connected`.
  */
-export async function openChardev(spec: ChardevSpec, end: ChardevEnd, signal?: AbortSignal): Promise<Chardev> {
-  return (OPENERS[spec.kind] as Opener<ChardevKind>)(spec, end, signal)
+export async function openChardev(
+  spec: ChardevSpec,
+  end: ChardevEnd,
+  signal?: AbortSignal,
+  store?: Store,
+): Promise<Chardev> {
+  return (OPENERS[spec.kind] as Opener<ChardevKind>)(spec, end, signal, store)
 }

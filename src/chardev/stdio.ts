@@ -7,6 +7,7 @@ import { closeSync, constants, openSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
 import { setNonBlocking } from '../ffi/rw.ts'
 import { rawMode, setTerminalMode, terminalMode } from '../ffi/tty.ts'
+import type { Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { FdPair } from './fd-pair.ts'
 import { formatChardevSpec, type StdioSpec } from './spec.ts'
@@ -18,7 +19,7 @@ const ENDINGS: readonly NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQ
 
 let taken = false
 
-export function openStdio(spec: StdioSpec, end: ChardevEnd): Chardev {
+export function openStdio(spec: StdioSpec, end: ChardevEnd, _signal?: AbortSignal, store?: Store): Chardev {
   if (taken)
     throw new VmchannelError('ERR_VMCHANNEL_IN_USE', 'stdio: another port of this process has it already', {
       hint: 'use unix:, pty or file: for one of the two',
@@ -32,7 +33,7 @@ export function openStdio(spec: StdioSpec, end: ChardevEnd): Chardev {
   try {
     const input = own(STDIN, constants.O_RDONLY, restore)
     const output = own(STDOUT, constants.O_WRONLY, restore)
-    if (input !== -1) makeRaw(input, spec.signal ?? true, restore)
+    if (input !== -1) makeRaw(input, spec.signal ?? true, restore, store)
     const size = output === -1 ? input : output
     if (size !== -1 && terminalMode(size))
       restore.push(watchTerminalSize(size, (cols, rows) => end.resized(cols, rows)))
@@ -64,9 +65,12 @@ function own(fd: number, flags: number, restore: (() => void)[]): number {
   }
 }
 
-function makeRaw(fd: number, signals: boolean, restore: (() => void)[]): void {
-  const before = terminalMode(fd)
+function makeRaw(fd: number, signals: boolean, restore: (() => void)[], store: Store | undefined): void {
+  // A process that was killed has not put the terminal back: its mode now is not the one to return to.
+  const left = store?.recall('mode')
+  const before = left ? Uint8Array.from(Buffer.from(left.note, 'hex')) : terminalMode(fd)
   if (!before) return
+  if (!left) store?.keep('mode', [], Buffer.from(before).toString('hex'))
   const raw = rawMode(before, { signals, output: true })
   const putBack = (): void => setTerminalMode(fd, before)
   const onExit = (): void => putBack()

@@ -17,6 +17,7 @@ import {
   type TcpAddress,
 } from '../ffi/socket.ts'
 import { acceptFd } from '../ffi/socket-calls.ts'
+import { recallFd, type Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { dial } from './dialer.ts'
 import { HALF_CLOSE_MS } from './fd-end.ts'
@@ -25,10 +26,11 @@ import { formatChardevSpec, type TcpSpec } from './spec.ts'
 
 const CONNECT_MS = 10_000
 
-export async function openTcp(spec: TcpSpec, end: ChardevEnd, signal?: AbortSignal): Promise<Chardev> {
+export async function openTcp(spec: TcpSpec, end: ChardevEnd, signal?: AbortSignal, store?: Store): Promise<Chardev> {
   const label = formatChardevSpec(spec)
   const halfCloseMs = spec.halfCloseMs ?? HALF_CLOSE_MS
-  const options = { label, halfCloseMs, silentHangup: true }
+  const options = { label, halfCloseMs, silentHangup: true, store }
+  const resumed = (store?.left().length ?? 0) > 0
   if (spec.server === false) {
     const target = `tcp ${spec.host ?? 'loopback'} port ${spec.port}`
     const connect = (stop: AbortSignal): Promise<number> => connectAny(spec, stop)
@@ -36,11 +38,13 @@ export async function openTcp(spec: TcpSpec, end: ChardevEnd, signal?: AbortSign
   }
   const address = (await resolve(spec))[0]!
   if (signal?.aborted) throw aborted(label)
-  const fd = listenTcp(address)
+  const left = recallFd(store, 'listener')
+  const fd = left ?? listenTcp(address)
+  if (left === undefined) store?.keep('listener', [fd])
   const source = { fd, accept: () => prepared(acceptFd(fd), spec), close: () => closeFd(fd) }
   const slot = listeningSlot(end, source, options)
   slot.place = formatTcpAddress({ ...address, port: boundPort(fd) })
-  if (spec.wait) await waitForPeer(slot, signal)
+  if (spec.wait && !resumed) await waitForPeer(slot, signal)
   return slot.start()
 }
 

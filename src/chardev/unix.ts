@@ -4,14 +4,15 @@
 
 import { chmodSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
-import { adoptListener, connectUnix, listenUnix, type UnixListener } from '../ffi/unix-listen.ts'
+import { adoptListener, connectUnix, listenKept, type UnixListener } from '../ffi/unix-listen.ts'
+import type { Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { dial } from './dialer.ts'
 import { HALF_CLOSE_MS } from './fd-end.ts'
 import { listeningSlot, waitForPeer } from './listener.ts'
 import { formatChardevSpec, type UnixSpec } from './spec.ts'
 
-export async function openUnix(spec: UnixSpec, end: ChardevEnd, signal?: AbortSignal): Promise<Chardev> {
+export async function openUnix(spec: UnixSpec, end: ChardevEnd, signal?: AbortSignal, store?: Store): Promise<Chardev> {
   const label = formatChardevSpec(spec)
   const halfCloseMs = spec.halfCloseMs ?? HALF_CLOSE_MS
   const { path, fd } = spec
@@ -26,16 +27,17 @@ export async function openUnix(spec: UnixSpec, end: ChardevEnd, signal?: AbortSi
       return once
     }
     const target = path ?? label
-    return dial(end, { label, halfCloseMs, target, connect, reconnectMs: spec.reconnectMs ?? 0 }, signal)
+    return dial(end, { label, halfCloseMs, target, connect, reconnectMs: spec.reconnectMs ?? 0, store }, signal)
   }
-  const slot = listeningSlot(end, listen(spec), { label, halfCloseMs })
-  if (spec.wait) await waitForPeer(slot, signal)
+  const resumed = (store?.left().length ?? 0) > 0
+  const slot = listeningSlot(end, listen(spec, store), { label, halfCloseMs, store })
+  if (spec.wait && !resumed) await waitForPeer(slot, signal)
   return slot.start()
 }
 
-function listen({ path, fd, mode }: UnixSpec): UnixListener {
+function listen({ path, fd, mode }: UnixSpec, store: Store | undefined): UnixListener {
   if (path === undefined) return adoptListener(fd!)
-  const source = listenUnix(path)
+  const source = listenKept(path, store)
   try {
     // Made for the owner alone; only ever widened.
     if (mode !== undefined && mode !== 0o600) chmodSync(path, mode)

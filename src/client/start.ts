@@ -7,7 +7,7 @@ import { spawn, type ChildProcess, type IOType } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
 import { VmchannelError } from '../errors.ts'
-import type { DaemonConfig, DaemonReady, VmInfo } from '../daemon/protocol.ts'
+import { DEVICE_FLAGS, type DaemonConfig, type DaemonReady, type VmInfo } from '../daemon/protocol.ts'
 import { aborted } from './abort.ts'
 
 const START_TIMEOUT_MS = 30_000
@@ -25,6 +25,8 @@ export interface StartOptions {
   terminal?: { input: number; output: number }
   /** The reading end of a pipe: becomes config.lifeline. */
   lifeline?: number
+  /** With a keeper, which starts the device process again when that dies. */
+  keeper?: boolean
 }
 
 export interface StartedDevice {
@@ -41,13 +43,17 @@ export interface StartedDevice {
 
 /** Rejects with what the device process gives as its reason, or with VmchannelError. */
 export async function startDevice(config: DaemonConfig, options: StartOptions = {}): Promise<StartedDevice> {
-  const { stderr = 'inherit', detached = false, signal, terminal, lifeline } = options
+  const { stderr = 'inherit', detached = false, signal, terminal, lifeline, keeper = false } = options
   if (signal?.aborted) throw aborted('starting the device process', signal)
   const stdio: (IOType | number)[] = ['pipe', 'pipe', stderr]
   const inherited: Pick<DaemonConfig, 'terminal' | 'lifeline'> = {}
   if (terminal) inherited.terminal = { input: stdio.push(terminal.input) - 1, output: stdio.push(terminal.output) - 1 }
   if (lifeline !== undefined) inherited.lifeline = stdio.push(lifeline) - 1
-  const child = spawn(process.execPath, [...NODE_FLAGS, entry()], { stdio, detached, env: cleanEnvironment() })
+  const child = spawn(process.execPath, [...DEVICE_FLAGS, entry(keeper ? 'keeper' : 'daemon')], {
+    stdio,
+    detached,
+    env: cleanEnvironment(),
+  })
   const stdin = child.stdin as Writable
   stdin.on('error', () => {}) // it ended before it read all: its exit says more
   stdin.write(`${JSON.stringify({ ...config, ...inherited })}\n`)
@@ -62,13 +68,10 @@ export async function startDevice(config: DaemonConfig, options: StartOptions = 
   }
 }
 
-/** Memory stays small where nothing is kept: the heap has no reason to grow to the usual gigabytes. */
-const NODE_FLAGS: readonly string[] = ['--max-semi-space-size=2', '--no-warnings']
-
 /** The built entry; from TypeScript sources (tests) that of the last build. */
-function entry(): string {
+function entry(room: 'keeper' | 'daemon'): string {
   const own = import.meta.url
-  const url = own.endsWith('.ts') ? new URL('../../dist/src/daemon/main.js', own) : new URL('../daemon/main.js', own)
+  const url = own.endsWith('.ts') ? new URL(`../../dist/src/${room}/main.js`, own) : new URL(`../${room}/main.js`, own)
   const { pathname } = url
   const path = decodeURIComponent(pathname)
   if (existsSync(path)) return path

@@ -7,7 +7,8 @@ import { describeError } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { peerCredentials } from '../ffi/local-socket.ts'
 import { Watch } from '../ffi/poll.ts'
-import { listenUnix, type UnixListener } from '../ffi/unix-listen.ts'
+import { listenKept, type UnixListener } from '../ffi/unix-listen.ts'
+import type { Store } from '../store.ts'
 import { ControlConnection } from './control-connection.ts'
 import type { DeviceProcess } from './device-process.ts'
 import type { ControlEvent } from './protocol.ts'
@@ -30,10 +31,10 @@ export class ControlServer {
   #full = false
   #closed = false
 
-  constructor(path: string, device: DeviceProcess) {
+  constructor(path: string, device: DeviceProcess, store?: Store) {
     this.path = path
     this.#device = device
-    this.#listener = listenUnix(path, BACKLOG)
+    this.#listener = listenKept(path, store, BACKLOG)
     this.#watch = new Watch(this.#listener.fd, () => {
       for (let i = 0; i < ACCEPT_TURN && !this.#full && !this.#closed && this.#accept(); i++);
     })

@@ -8,10 +8,21 @@ import { join, resolve } from 'node:path'
 import { VmchannelError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { PortSpec } from '../port-spec.ts'
+import type { Store } from '../store.ts'
 import { ControlServer } from './control-server.ts'
-import { CONTROL_SOCKET, type ControlEvent, type DaemonConfig, type VmInfo, type VmOptions } from './protocol.ts'
+import type { KeeperLink } from './keeper-link.ts'
+import {
+  CONTROL_SOCKET,
+  PROTOCOL_VERSION,
+  type ControlEvent,
+  type DaemonConfig,
+  type ProcessInfo,
+  type VmInfo,
+  type VmOptions,
+} from './protocol.ts'
 import { makeOwnDir, makePrivateDir, removeDir } from './state-dir.ts'
 import { Vm } from './vm.ts'
+import { VERSION } from '../version.ts'
 
 const VMS_MAX = 64
 
@@ -34,30 +45,53 @@ export class DeviceProcess {
   #madeDir = false
   #closed = false
 
-  constructor(log: Log, hooks: DeviceProcessHooks) {
+  readonly #link: KeeperLink | undefined
+
+  constructor(log: Log, link: KeeperLink | undefined, hooks: DeviceProcessHooks) {
     this.log = log
+    this.#link = link
     this.#hooks = hooks
   }
 
   async start(config: DaemonConfig): Promise<void> {
     try {
-      if (config.stateDir === undefined) {
+      const link = this.#link
+      const left = link?.recall('state-dir')
+      if (left) {
+        const { path, made } = JSON.parse(left.note) as { path: string; made: boolean }
+        this.#stateDir = path
+        this.#madeDir = made
+      } else if (config.stateDir === undefined) {
         this.#stateDir = await makeOwnDir()
         this.#madeDir = true
       } else {
         this.#stateDir = resolve(config.stateDir)
         this.#madeDir = makePrivateDir(this.#stateDir)
       }
-      for (const vm of config.vms) await this.addVm(vm)
+      link?.keep('state-dir', [], JSON.stringify({ path: this.#stateDir, made: this.#madeDir }))
+      if (link?.resumed) await this.#takeOver(link)
+      else for (const vm of config.vms) await this.addVm(vm)
       const usual = join(this.#stateDir, CONTROL_SOCKET)
       const path = config.controlSocket === undefined ? usual : resolve(config.controlSocket)
-      this.#control = new ControlServer(path, this)
+      this.#control = new ControlServer(path, this, link?.scope('control'))
       // Whoever looks for device processes looks into state directories.
-      if (path !== usual && this.#madeDir) symlinkSync(path, usual)
+      if (path !== usual && this.#madeDir && !link?.resumed) symlinkSync(path, usual)
+      link?.ready()
     } catch (error) {
       this.close()
       throw error
     }
+  }
+
+  /** Whom to signal. */
+  get pid(): number {
+    return this.#link ? process.ppid : process.pid
+  }
+
+  get info(): ProcessInfo {
+    const { pid, stateDir } = this
+    const info: ProcessInfo = { version: VERSION, protocol: PROTOCOL_VERSION, pid, stateDir }
+    return this.#link ? { ...info, devicePid: process.pid, restarts: this.#link.inheritance.restarts } : info
   }
 
   get stateDir(): string {
@@ -89,11 +123,14 @@ export class DeviceProcess {
       const context = {
         log: this.log,
         stateDir: this.#stateDir,
+        store: this.#store(name),
         emit: (event: Omit<ControlEvent, 'time'>) => this.#emit(event),
         detached: () => !this.attached && this.#hooks.deserted(),
       }
       const stop = this.#stopStarts.signal
       const vm = await Vm.start(name, options, context, signal ? AbortSignal.any([signal, stop]) : stop)
+      const { ports: _, ...own } = options
+      this.#store(name)?.keep('options', [], JSON.stringify({ ...own, name }))
       if (this.#closed) {
         vm.close()
         throw new VmchannelError('ERR_VMCHANNEL_CLOSED', 'the device process is ending')
@@ -110,6 +147,7 @@ export class DeviceProcess {
     const vm = this.vm(name)
     this.#vms.delete(vm.name)
     vm.close()
+    this.#store(vm.name)?.clear()
     this.#emit({ event: 'vm-removed', vm: vm.name })
   }
 
@@ -152,6 +190,21 @@ export class DeviceProcess {
         this.log.error(`at the end: ${String(error)}`)
       }
     if (this.#madeDir) removeDir(this.#stateDir)
+  }
+
+  #store(vm: string): Store | undefined {
+    return this.#link?.scope('vm').scope(vm)
+  }
+
+  /** Goes on where the process before this one died: with its VMs, those that were added while it ran included. */
+  async #takeOver(link: KeeperLink): Promise<void> {
+    const vms = link.scope('vm')
+    for (const name of vms.left()) {
+      const left = name.endsWith('/options') ? vms.recall(name) : undefined
+      if (left) await this.addVm(JSON.parse(left.note) as VmOptions)
+    }
+    const { restarts, why, diedAt } = link.inheritance
+    this.log.warn(`taken over after ${Date.now() - diedAt} ms from a process that died of ${why} (restart ${restarts})`)
   }
 
   #freeName(): string {

@@ -12,6 +12,7 @@ export class Exit {
   #cleanUp: () => void = () => {}
   #log: Log
   #ended = false
+  #kept = false
 
   constructor(log: Log) {
     this.#log = log
@@ -22,6 +23,8 @@ export class Exit {
       })
     const crash = (error: unknown): void => {
       this.#log.error(`this is a bug, please report it: ${error instanceof Error ? error.stack : String(error)}`)
+      // A successor takes over what is there: nothing may be removed.
+      if (this.#kept) exitNow(FAILED)
       this.now(FAILED)
     }
     process.on('uncaughtException', crash)
@@ -31,6 +34,11 @@ export class Exit {
   use(log: Log, cleanUp: () => void): void {
     this.#log = log
     this.#cleanUp = cleanUp
+  }
+
+  /** There is a keeper: a bug of ours ends this process, and nothing else. */
+  keep(): void {
+    this.#kept = true
   }
 
   /** Cleans up and ends the process. */

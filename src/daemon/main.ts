@@ -12,6 +12,7 @@ import { duplicate, redirect, silence } from '../ffi/local-socket.ts'
 import { SILENT } from '../log.ts'
 import { DeviceProcess } from './device-process.ts'
 import { Exit } from './exit.ts'
+import { KeeperLink } from './keeper-link.ts'
 import { openLog } from './log.ts'
 import { checkConfig } from './params.ts'
 import type { DaemonConfig, DaemonReady } from './protocol.ts'
@@ -28,7 +29,13 @@ async function main(): Promise<void> {
     takeStdio(config)
     const log = await openLog({ level: config.logLevel, format: config.logFormat ?? 'text' })
     let waiting: NodeJS.Timeout | undefined
-    const device = new DeviceProcess(log, {
+    const link =
+      config.keeper &&
+      new KeeperLink(config.keeper.channel, () =>
+        log.error('the keeper has gone: when this process dies, so does the device'),
+      )
+    if (link) exit.keep()
+    const device = new DeviceProcess(log, link, {
       stop: () => exit.now(0),
       deserted: () => {
         // Whatever is on its way in this turn is still done.
@@ -36,11 +43,11 @@ async function main(): Promise<void> {
       },
     })
     exit.use(log, () => device.close())
-    if (config.exitWith === 'parent') onInputEnd(() => exit.now(0))
+    if (config.exitWith === 'parent') onInputEnd(() => exit.now(0), config.keeper?.input)
     if (config.lifeline !== undefined) onInputEnd(() => exit.now(0), config.lifeline)
     await device.start(config)
     say(answer, {
-      ready: { pid: process.pid, stateDir: device.stateDir, controlSocket: device.controlSocket, vms: device.vms },
+      ready: { pid: device.pid, stateDir: device.stateDir, controlSocket: device.controlSocket, vms: device.vms },
     })
     process.title = `vmchannel ${device.vms.map(({ vm }) => vm).join(' ')}`
     // Who holds the lifeline may take its time.
@@ -62,11 +69,11 @@ async function main(): Promise<void> {
 }
 
 /** The caller's pipes are let go of, and stand-ins for a stdio port put in their place. */
-function takeStdio({ exitWith, terminal }: DaemonConfig): void {
+function takeStdio({ exitWith, terminal, keeper }: DaemonConfig): void {
   silence(1)
-  if (exitWith !== 'parent') silence(0)
+  if (exitWith !== 'parent' || keeper?.input !== undefined) silence(0)
   if (!terminal) return
-  if (exitWith === 'parent')
+  if (exitWith === 'parent' && keeper?.input === undefined)
     throw new VmchannelError(
       'ERR_VMCHANNEL_USAGE',
       'configuration, terminal: standard input is the parent, it cannot be a port',

@@ -6,9 +6,8 @@
 import { isAttach, type AttachChardev } from '../chardev/attach.ts'
 import { VmchannelError } from '../errors.ts'
 import { checkPortSpec, type PortSpec } from '../port-spec.ts'
-import { VERSION } from '../version.ts'
 import type { DeviceProcess } from './device-process.ts'
-import { PROTOCOL_VERSION, type Method, type Methods, type PortInfo } from './protocol.ts'
+import type { Method, Methods, PortInfo } from './protocol.ts'
 
 type Result<M extends Method> = Methods[M]['result'] | Promise<Methods[M]['result']>
 type Handler<M extends Method> = (device: DeviceProcess, params: Methods[M]['params'], signal: AbortSignal) => Result<M>
@@ -16,7 +15,7 @@ type Handler<M extends Method> = (device: DeviceProcess, params: Methods[M]['par
 const NOTHING: Record<string, never> = {}
 
 export const METHODS: { readonly [M in Exclude<Method, 'port.attach' | 'subscribe'>]: Handler<M> } = {
-  hello: ({ stateDir }) => ({ version: VERSION, protocol: PROTOCOL_VERSION, pid: process.pid, stateDir }),
+  hello: ({ info }) => info,
   'vm.list': ({ vms }) => vms,
   'vm.add': (device, params, signal) =>
     device.addVm(

@@ -54,6 +54,7 @@ const config = v.strictObject({
   logFormat: v.optional(v.picklist(['text', 'json'])),
   terminal: v.optional(v.strictObject({ input: whole(0, 1023), output: whole(0, 1023) })),
   lifeline: v.optional(whole(3, 1023)),
+  keeper: v.optional(v.strictObject({ channel: whole(3, 1 << 20), input: v.optional(whole(3, 1 << 20)) })),
 })
 
 /** Throws VmchannelError with the place of the first thing that is wrong. */

@@ -25,6 +25,9 @@ export const REPLY_MAX: number = 4 << 20
 /** Name of the control socket in a state directory. */
 export const CONTROL_SOCKET = 'control.sock'
 
+/** Memory stays small where nothing is kept: the heap has no reason to grow to the usual gigabytes. */
+export const DEVICE_FLAGS: readonly string[] = ['--max-semi-space-size=2', '--no-warnings']
+
 export interface VmOptions {
   /** Name of the VM in this device process; letters, digits, "-_."; default vm0, vm1… */
   name?: string
@@ -72,11 +75,22 @@ export interface PortStats extends PortInfo {
   counters: PortCounters
 }
 
+export interface ProcessInfo {
+  version: string
+  protocol: number
+  /** Whom to signal: the keeper where there is one. */
+  pid: number
+  stateDir: string
+  /** The process that runs the devices, and how many have died before it; where there is a keeper. */
+  devicePid?: number
+  restarts?: number
+}
+
 /** A port by number or by name. */
 export type PortRef = number | string
 
 export interface Methods {
-  hello: { params: Record<string, never>; result: { version: string; protocol: number; pid: number; stateDir: string } }
+  hello: { params: Record<string, never>; result: ProcessInfo }
   'vm.list': { params: Record<string, never>; result: VmInfo[] }
   'vm.add': { params: VmOptions & { ports?: (string | PortSpec)[] }; result: VmInfo }
   'vm.remove': { params: { vm?: string }; result: Record<string, never> }
@@ -149,6 +163,8 @@ export interface DaemonConfig {
    * ends before it has connected is noticed by it.
    */
   lifeline?: number
+  /** The keeper's channel, an inherited descriptor, and where its parent's pipe is with exitWith `parent`. */
+  keeper?: { channel: number; input?: number }
 }
 
 /** What a device process says on its standard output, one line, once. */

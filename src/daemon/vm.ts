@@ -4,16 +4,21 @@
  */
 
 import { join } from 'node:path'
+import type { Chardev, ChardevEnd } from '../chardev/chardev.ts'
 import { openChardev } from '../chardev/registry.ts'
 import { listenVfioUser, UNSHARED_HINT, type VfioUserServer } from '../device/attach/vfio-user/server.ts'
 import { ConsoleDevice } from '../device/console.ts'
 import { VirtioPci } from '../device/pci/virtio-pci.ts'
 import type { Port } from '../device/port.ts'
+import { VmmNotes } from '../device/attach/vfio-user/vmm-notes.ts'
 import { VmchannelError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
 import { checkPortSpec, type PortSpec } from '../port-spec.ts'
+import type { Ledger } from '../mem/ledger.ts'
+import type { Store } from '../store.ts'
 import { probeCoherency } from './coherency.ts'
+import { sharedLedger } from './keeper-link.ts'
 import type { ControlEvent, PortInfo, PortRef, PortStats, VmInfo, VmOptions } from './protocol.ts'
 
 const DRAIN_MS = 5000
@@ -22,6 +27,8 @@ const BUFFER = 64 << 10
 export interface VmContext {
   log: Log
   stateDir: string
+  /** For a VM that outlives this process. */
+  store: Store | undefined
   emit(event: Omit<ControlEvent, 'time'>): void
   /** The VMM has gone. */
   detached(): void
@@ -34,6 +41,8 @@ export class Vm {
   readonly #log: Log
   readonly #device: ConsoleDevice
   readonly #stop = new AbortController()
+  readonly #ledger: Ledger
+  readonly #commit: () => void
   #server: VfioUserServer | undefined
   #problem: string | null = null
 
@@ -46,9 +55,12 @@ export class Vm {
   ): Promise<Vm> {
     const vm = new Vm(name, options, context)
     try {
-      for (const [i, port] of (options.ports ?? []).entries())
-        await vm.addPort(checkPortSpec(port, `vm ${name}, port ${i + 1}`), signal)
+      if (vm.#ledger.resumed) await vm.#resumePorts()
+      else
+        for (const [i, port] of (options.ports ?? []).entries())
+          await vm.addPort(checkPortSpec(port, `vm ${name}, port ${i + 1}`), signal)
       await vm.#listen(options)
+      vm.#commit()
       return vm
     } catch (error) {
       vm.close()
@@ -63,7 +75,11 @@ export class Vm {
     const say = (level: keyof Log) => (message: string) => log[level](`${name}: ${message}`)
     this.#log = { error: say('error'), warn: say('warn'), info: say('info'), debug: say('debug') }
     const { maxPorts, queueSize, resizeOrder, iommuPlatform } = options
+    const { ledger, commit } = sharedLedger(context.store)
+    this.#ledger = ledger
+    this.#commit = commit
     this.#device = new ConsoleDevice({
+      ledger,
       ...(maxPorts === undefined ? {} : { maxPorts }),
       ...(queueSize === undefined ? {} : { queueSize }),
       ...(resizeOrder === undefined ? {} : { resizeOrder }),
@@ -77,12 +93,16 @@ export class Vm {
 
   async #listen(options: VmOptions): Promise<void> {
     const { vectors, socket } = options
-    const pci = new WatchedPci(this.#device, this.memory, vectors === undefined ? {} : { vectors })
+    const ledger = this.#ledger
+    const pci = new WatchedPci(this.#device, this.memory, { ledger, ...(vectors === undefined ? {} : { vectors }) })
+    const notes = new VmmNotes(ledger)
+    const store = this.#context.store?.scope('vfio')
     const server = await listenVfioUser({
       path: socket ?? join(this.#context.stateDir, `${this.name}.vfio.sock`),
       memory: this.memory,
       function: pci,
       log: this.#log,
+      keep: store && { store, notes },
       onAttach: () => {
         this.#solved()
         this.#emit({ event: 'vmm-attached' })
@@ -117,23 +137,40 @@ export class Vm {
   }
 
   /** Adds a port; the signal ends the wait for its back end. */
-  async addPort(spec: PortSpec, signal?: AbortSignal): Promise<PortInfo> {
+  async addPort(spec: PortSpec, signal?: AbortSignal, resumed = false): Promise<PortInfo> {
     const { chardev, name, id, console = false, policy = 'block', buffer = BUFFER, onClose, drainMs = DRAIN_MS } = spec
     const both = signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal
-    const port = await this.#device.addPort({ name, id, console, policy, buffer, onClose, drainMs }, async (end) => {
+    const settings = { name, id, console, policy, buffer, onClose, drainMs }
+    const open = async (end: ChardevEnd): Promise<Chardev> => {
       if (both.aborted) throw closed(this.name)
-      const opened = await openChardev(chardev, end, both)
+      const opened = await openChardev(chardev, end, both, this.#endStore((end as Port).id))
       if (!both.aborted) return opened
       opened.close()
       throw closed(this.name)
-    })
+    }
+    const port = await this.#device.addPort(settings, open, resumed)
+    this.#context.store?.scope('port').keep(String(port.id), [], JSON.stringify({ ...spec, id: port.id }))
     const { cols, rows } = spec
-    if (console && cols !== undefined && rows !== undefined) this.#device.resizePort(port.id, cols, rows)
+    if (!resumed && console && cols !== undefined && rows !== undefined) this.#device.resizePort(port.id, cols, rows)
     return this.portInfo(port)
   }
 
   removePort(ref: PortRef): void {
-    this.#device.removePort(this.port(ref).id)
+    const { id } = this.port(ref)
+    this.#device.removePort(id)
+    this.#context.store?.scope('port').forget(String(id))
+    this.#endStore(id)?.clear()
+  }
+
+  /** The ports that the process before had, with who was there. */
+  async #resumePorts(): Promise<void> {
+    const store = this.#context.store!.scope('port')
+    for (const id of store.left())
+      await this.addPort(checkPortSpec(JSON.parse(store.recall(id)!.note), `port ${id}`), undefined, true)
+  }
+
+  #endStore(id: number): Store | undefined {
+    return this.#context.store?.scope('end').scope(String(id))
   }
 
   resizePort(ref: PortRef, cols: number, rows: number): void {

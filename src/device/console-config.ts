@@ -1,5 +1,7 @@
 /** struct virtio_console_config, §5.3.4: the twelve bytes of device configuration. */
 
+import { printable, type Log } from '../log.ts'
+import type { Ledger } from '../mem/ledger.ts'
 import {
   CONSOLE_CONFIG_COLS,
   CONSOLE_CONFIG_EMERG_WR,
@@ -7,14 +9,17 @@ import {
   CONSOLE_CONFIG_ROWS,
   CONSOLE_CONFIG_SIZEOF,
 } from '../spec/console.ts'
+import type { Port } from './port.ts'
 
 export class ConsoleConfig {
-  readonly #bytes = new Uint8Array(CONSOLE_CONFIG_SIZEOF)
-  readonly #view = new DataView(this.#bytes.buffer)
+  readonly #bytes: Uint8Array
+  readonly #view: DataView
   readonly #emergency: (byte: number) => void
 
   /** `emergency` gets the low byte of each write to emerg_wr, whatever the state of the device (§5.3.5.1). */
-  constructor(maxPorts: number, emergency: (byte: number) => void) {
+  constructor(maxPorts: number, ledger: Ledger, emergency: (byte: number) => void) {
+    this.#bytes = ledger.bytes(CONSOLE_CONFIG_SIZEOF)
+    this.#view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, CONSOLE_CONFIG_SIZEOF)
     this.#view.setUint32(CONSOLE_CONFIG_MAX_NR_PORTS, maxPorts, true)
     this.#emergency = emergency
   }
@@ -45,4 +50,11 @@ export class ConsoleConfig {
     const at = CONSOLE_CONFIG_EMERG_WR - offset
     if (at >= 0 && at < data.length) this.#emergency(data[at]!)
   }
+}
+
+/** §5.3.5.1: to the first console, else to the first port, else into the log. */
+export function emergency(ports: readonly Port[], byte: number, log: Log): void {
+  const port = ports.find((p) => p.settings.console) ?? ports[0]
+  if (port) port.emergency(Uint8Array.of(byte))
+  else log.warn(`emergency console: ${printable(String.fromCharCode(byte))}`)
 }

@@ -1,5 +1,6 @@
 /** The features of a console device: what it offers, and what it makes of a driver's choice. Called by console.ts. */
 
+import type { QueueFeatures } from '../ring/device-queue.ts'
 import {
   VIRTIO_CONSOLE_F_EMERG_WRITE,
   VIRTIO_CONSOLE_F_MULTIPORT,
@@ -35,4 +36,11 @@ export function platformRefusal(offered: bigint, chosen: bigint): string | undef
   // §6.2.2: a driver that does not know of the IOMMU gives addresses that mean nothing there.
   if ((offered & ~chosen & VIRTIO_F_ACCESS_PLATFORM) === 0n) return undefined
   return 'it does not accept ACCESS_PLATFORM, and the device is behind an IOMMU'
+}
+
+export function queueFeatures(accepted: bigint): QueueFeatures {
+  return {
+    eventIdx: (accepted & VIRTIO_RING_F_EVENT_IDX) !== 0n,
+    indirect: (accepted & VIRTIO_RING_F_INDIRECT_DESC) !== 0n,
+  }
 }

@@ -2,6 +2,7 @@
 
 import { VmchannelError } from '../errors.ts'
 import type { Log } from '../log.ts'
+import type { Ledger } from '../mem/ledger.ts'
 import { CONSOLE_PORTS_DEFAULT, CONSOLE_PORTS_MAX, portOfQueue, type ResizeOrder } from '../spec/console.ts'
 import type { PortEvent } from './port-settings.ts'
 
@@ -17,6 +18,8 @@ export interface ConsoleOptions {
   /** How long transmit buffers that were sent may be held back so that interrupts are fewer, ms. Default 2; 0: never. */
   settleMs?: number
   log?: Log
+  /** Where the state lives that a successor needs; a ledger of its own where it is left out. */
+  ledger?: Ledger
   /** Runs a function after other events had their turn. Default: setTimeout 0; Node programs pass setImmediate. */
   defer?: (fn: () => void) => void
   onEvent?: (event: PortEvent) => void

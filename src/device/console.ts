@@ -19,15 +19,10 @@ import {
   receiveqOf,
   transmitqOf,
 } from '../spec/console.ts'
-import {
-  VIRTIO_CONSOLE_F_MULTIPORT,
-  VIRTIO_CONSOLE_F_SIZE,
-  VIRTIO_RING_F_EVENT_IDX,
-  VIRTIO_RING_F_INDIRECT_DESC,
-} from '../spec/features.ts'
+import { VIRTIO_CONSOLE_F_MULTIPORT, VIRTIO_CONSOLE_F_SIZE } from '../spec/features.ts'
 import { VIRTIO_ID_CONSOLE } from '../spec/pci.ts'
-import { ConsoleConfig } from './console-config.ts'
-import { consoleFeatures, platformRefusal, validChoice } from './console-features.ts'
+import { ConsoleConfig, emergency } from './console-config.ts'
+import { consoleFeatures, platformRefusal, queueFeatures, validChoice } from './console-features.ts'
 import {
   checkConsoleOptions,
   checkNumber,
@@ -36,7 +31,8 @@ import {
   type ConsoleOptions,
 } from './console-options.ts'
 import { ControlSender } from './control.ts'
-import type { DeviceHost, VirtioDevice } from './device.ts'
+import type { DeviceHost, ResumedState, VirtioDevice } from './device.ts'
+import { DeviceNotes } from './device-notes.ts'
 import { ControlReceiver, type ControlReceiverOwner } from './control-receiver.ts'
 import { PortTable } from './port-table.ts'
 import { Port } from './port.ts'
@@ -56,6 +52,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   readonly #log: Log
   readonly #defer: (fn: () => void) => void
   readonly #queues: DeviceQueue[] = []
+  readonly #notes: DeviceNotes
   readonly #ports: PortTable
   readonly #control: ControlSender
   readonly #controlReceiver: ControlReceiver
@@ -74,17 +71,19 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     this.settleMs = options.settleMs ?? SETTLE_MS_DEFAULT
     const multiport = maxPorts > 1
     this.queueCount = multiport ? queuesFor(maxPorts) : 2
-    for (let i = 0; i < this.queueCount; i++) this.#queues.push(new DeviceQueue(i))
+    this.#notes = new DeviceNotes(options.ledger, maxPorts, this.queueCount)
+    for (let i = 0; i < this.queueCount; i++) this.#queues.push(new DeviceQueue(i, this.#notes.queues))
     this.features = consoleFeatures(multiport, options.iommuPlatform ?? false)
-    this.config = new ConsoleConfig(maxPorts, (byte) => this.#emergency(byte))
+    this.config = new ConsoleConfig(maxPorts, this.#notes.ledger, (byte) => emergency(this.ports, byte, this.#log))
     this.#ports = new PortTable(maxPorts)
     // Without MULTIPORT there are no control queues (§5.3.2): these two then are never enabled.
     const receiveq = this.#queues[CONTROL_RECEIVEQ] ?? new DeviceQueue(CONTROL_RECEIVEQ)
     const transmitq = this.#queues[CONTROL_TRANSMITQ] ?? new DeviceQueue(CONTROL_TRANSMITQ)
-    this.#control = new ControlSender(receiveq, this.batch, options.resizeOrder ?? 'cols-rows', (ms, fn) =>
+    const told = this.#notes.control
+    this.#control = new ControlSender(receiveq, this.batch, told, options.resizeOrder ?? 'cols-rows', (ms, fn) =>
       this.after(ms, fn),
     )
-    this.#controlReceiver = new ControlReceiver(transmitq, this.#ports, this.#control, this, this.#log)
+    this.#controlReceiver = new ControlReceiver(transmitq, this.#ports, this.#control, told, this, this.#log)
   }
 
   // --- for the host
@@ -92,7 +91,6 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   get ports(): Port[] {
     return this.#ports.list()
   }
-
   port(id: number): Port | undefined {
     return this.#ports.get(id)
   }
@@ -110,11 +108,17 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   /**
    * Adds a port and tells the guest; see PortTable.reserve for its number. The guest sees nothing of it before the
    * chardev is open. Rejects with what `open` rejects with, or with VmchannelError for a number or name that cannot be.
+   * `resumed`: another process had this port, and `resume` follows.
    */
-  async addPort(settings: Omit<PortSettings, 'id'> & { id?: number | undefined }, open: OpenChardev): Promise<Port> {
+  async addPort(
+    settings: Omit<PortSettings, 'id'> & { id?: number | undefined },
+    open: OpenChardev,
+    resumed = false,
+  ): Promise<Port> {
     const id = this.#ports.reserve(settings)
     try {
-      const port = new Port({ ...settings, id }, this.#queues[transmitqOf(id)]!, this.#queues[receiveqOf(id)]!, this)
+      const [transmitq, receiveq] = [this.#queues[transmitqOf(id)]!, this.#queues[receiveqOf(id)]!]
+      const port = new Port({ ...settings, id }, transmitq, receiveq, this, this.#notes.port(id, resumed))
       const chardev = await open(port)
       const { name } = settings
       this.#ports.set(id, port)
@@ -170,15 +174,12 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   connect(host: DeviceHost | undefined): void {
     this.#host = host
   }
-
   queueSizeMax(queue: number): number {
     return queue < this.queueCount ? queueSizeOf(this.#options, queue) : 0
   }
-
   readConfig(offset: number, out: Uint8Array): void {
     this.config.read(offset, out)
   }
-
   writeConfig(offset: number, data: Uint8Array): void {
     this.config.write(offset, data)
   }
@@ -186,19 +187,15 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   acceptFeatures(features: bigint): boolean {
     if (!validChoice(this.features, features)) return false
     const refusal = platformRefusal(this.features, features) ?? this.#refusal
-    if (refusal !== undefined) {
-      this.#log.error(`the guest's driver was refused: ${refusal}`)
-      return false
-    }
+    if (refusal !== undefined) this.#log.error(`the guest's driver was refused: ${refusal}`)
+    if (refusal !== undefined) return false
     this.#accepted = features
     return true
   }
 
   enableQueue(queue: number, memory: GuestMemory, size: number, at: RingAddresses): boolean {
-    const eventIdx = (this.#accepted & VIRTIO_RING_F_EVENT_IDX) !== 0n
-    const indirect = (this.#accepted & VIRTIO_RING_F_INDIRECT_DESC) !== 0n
     try {
-      this.#queues[queue]!.enable(memory, size, at, { eventIdx, indirect })
+      this.#queues[queue]!.enable(memory, size, at, queueFeatures(this.#accepted))
     } catch (error) {
       this.#reportFault(queue, error)
       return false
@@ -211,10 +208,23 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   resetQueue(queue: number): void {
     this.#queues[queue]!.disable()
   }
+  resume(memory: GuestMemory, state: ResumedState): void {
+    this.#accepted = state.features
+    this.#notes.resumeQueues(this.#queues, memory, state)
+    if (!this.#busMaster) for (const queue of this.#queues) queue.unbind()
+    if (!state.started) return
+    this.#started = true
+    this.#control.resume(() => this.pumpControl())
+    this.#notes.replay(this.#queues, this.#ports, this.batch)
+    this.#controlReceiver.resume()
+    for (const queue of this.#queues) queue.flush()
+    for (const queue of this.#queues) if (queue.enabled) this.#serve(queue.index)
+  }
 
   start(): void {
     this.#started = true
     this.#control.reset((this.#accepted & VIRTIO_CONSOLE_F_SIZE) !== 0n)
+    this.#control.save()
     this.#options.onDriver?.(true)
     if (!this.#multiport) this.#openSinglePort()
     for (const queue of this.#queues) if (queue.enabled) this.#serve(queue.index)
@@ -226,6 +236,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     this.#accepted = 0n
     for (const queue of this.#queues) queue.disable()
     this.#control.reset(false)
+    this.#control.save()
     for (const port of this.ports) port.guestReset()
     if (was) this.#options.onDriver?.(false)
   }
@@ -287,13 +298,14 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
 
   pumpControl(): void {
     const queue = this.#queues[CONTROL_RECEIVEQ]
-    if (!this.#started || !this.#multiport || !queue) return
+    if (!this.#started || !this.#multiport || !queue) return this.#control.save()
     try {
       this.#control.pump()
       if (queue.flush()) this.interrupt(queue)
     } catch (error) {
       this.fault(queue, error)
     }
+    this.#control.save()
   }
 
   portReady(port: Port): void {
@@ -333,12 +345,5 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     this.faults++
     this.#log.error(`queue ${queue} is broken, the guest has to reset the device: ${error.message}`)
     this.#host?.needsReset()
-  }
-
-  /** §5.3.5.1: to the first console, else to the first port, else into the log. */
-  #emergency(byte: number): void {
-    const port = this.ports.find((p) => p.settings.console) ?? this.ports[0]
-    if (port) port.emergency(Uint8Array.of(byte))
-    else this.#log.warn(`emergency console: ${printable(String.fromCharCode(byte))}`)
   }
 }

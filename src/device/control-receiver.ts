@@ -16,6 +16,7 @@ import {
   VIRTIO_CONSOLE_PORT_READY,
   type ControlMessage,
 } from '../spec/console.ts'
+import type { ControlNotes } from './control-notes.ts'
 import type { ControlSender } from './control.ts'
 import type { PortTable } from './port-table.ts'
 import type { Port } from './port.ts'
@@ -39,13 +40,22 @@ export class ControlReceiver {
   readonly #queue: DeviceQueue
   readonly #ports: PortTable
   readonly #sender: ControlSender
+  readonly #notes: ControlNotes
   readonly #owner: ControlReceiverOwner
   readonly #log: Log
   readonly #bytes = new Uint8Array(CONSOLE_CONTROL_SIZEOF)
   #deferred = false
 
-  constructor(queue: DeviceQueue, ports: PortTable, sender: ControlSender, owner: ControlReceiverOwner, log: Log) {
+  constructor(
+    queue: DeviceQueue,
+    ports: PortTable,
+    sender: ControlSender,
+    notes: ControlNotes,
+    owner: ControlReceiverOwner,
+    log: Log,
+  ) {
     this.#queue = queue
+    this.#notes = notes
     this.#ports = ports
     this.#sender = sender
     this.#owner = owner
@@ -63,17 +73,26 @@ export class ControlReceiver {
           const total = queue.gather(batch, 'readable', 1, 1)
           if (batch.count === 0) break
           const len = batch.list.copyTo(this.#bytes)
+          const message = decodeControl(this.#bytes.subarray(0, len))
+          if (message) this.#notes.begin(message.id, message.event, message.value)
           queue.complete(batch, total)
           if (queue.flush()) this.#owner.interrupt(queue)
-          const message = decodeControl(this.#bytes.subarray(0, len))
           if (message) this.#handle(message)
           else this.ignored++
+          this.#notes.done()
           if (--turn === 0) return this.#defer()
         }
       } while (queue.enableNotify())
     } catch (error) {
       this.#owner.fault(queue, error)
     }
+  }
+
+  /** Does what the process before did not. */
+  resume(): void {
+    const message = this.#notes.undone()
+    if (message) this.#handle(message)
+    this.#notes.done()
   }
 
   #handle({ id, event, value }: ControlMessage): void {

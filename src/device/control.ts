@@ -20,30 +20,7 @@ import {
   VIRTIO_CONSOLE_RESIZE,
   type ResizeOrder,
 } from '../spec/console.ts'
-
-interface PortNews {
-  exists: boolean
-  console: boolean
-  /** UTF-8, without NUL (§5.3.6.2). */
-  name: Uint8Array | undefined
-  size: { cols: number; rows: number } | undefined
-  open: boolean
-  /** What the guest was told. */
-  toldExists: boolean
-  toldOpen: boolean
-  /** What it still has to be told besides the difference of the above. */
-  owesRemove: boolean
-  owesConsole: boolean
-  owesName: boolean
-  owesSize: boolean
-  owesClose: boolean
-  /** The driver said PORT_READY since it was told of the port. */
-  ready: boolean
-  /** A driver was told of this port, in this life or an earlier one. */
-  known: boolean
-  /** The driver was told to forget an older port of this number. */
-  takenBack: boolean
-}
+import type { ControlNotes, PortNews } from './control-notes.ts'
 
 /** After hibernation Linux says PORT_READY for all ports that it remembers at once; this is ample time for it. */
 const RESTORE_MS = 1000
@@ -57,6 +34,7 @@ export class ControlSender {
   readonly #queue: DeviceQueue
   readonly #batch: Batch
   readonly #order: ResizeOrder
+  readonly #notes: ControlNotes
   readonly #after: (ms: number, fn: () => void) => () => void
   #sizeNegotiated = false
   #driverReady = false
@@ -67,8 +45,15 @@ export class ControlSender {
   sent = 0
   truncated = 0
 
-  constructor(queue: DeviceQueue, batch: Batch, order: ResizeOrder, after: (ms: number, fn: () => void) => () => void) {
+  constructor(
+    queue: DeviceQueue,
+    batch: Batch,
+    notes: ControlNotes,
+    order: ResizeOrder,
+    after: (ms: number, fn: () => void) => () => void,
+  ) {
     this.#queue = queue
+    this.#notes = notes
     this.#after = after
     this.#batch = batch
     this.#order = order
@@ -78,6 +63,7 @@ export class ControlSender {
   reset(sizeNegotiated: boolean): void {
     this.#driverReady = false
     this.#endRestore()
+    this.#notes.reset()
     this.#sizeNegotiated = sizeNegotiated
     this.#dirty.clear()
     for (let id = 0; id < this.#ports.length; id++) {
@@ -90,6 +76,21 @@ export class ControlSender {
       port.toldExists = port.toldOpen = port.ready = port.takenBack = false
       port.owesRemove = port.owesConsole = port.owesName = port.owesSize = port.owesClose = false
     }
+  }
+
+  /** Writes down what has changed since the last time; to be called when what was told is published. */
+  save(): void {
+    const all = (this.#driverReady ? 1 : 0) | (this.#restoring ? 2 : 0) | (this.#sizeNegotiated ? 4 : 0)
+    this.#notes.save(this.#ports, all)
+  }
+
+  /** What another process has told the driver. Ports that are there have been added again, by `add`. */
+  resume(pump: () => void): void {
+    const all = this.#notes.resume(this.#ports)
+    this.#sizeNegotiated = (all & 4) !== 0
+    if (all & 2) this.#restore(pump)
+    this.#driverReady = (all & 1) !== 0
+    for (let id = 0; id < this.#ports.length; id++) if (this.#ports[id]) this.#touch(id)
   }
 
   /** Whether the driver may still speak of ports from before a hibernation. */

@@ -1,4 +1,7 @@
-/** What one port has moved, dropped and seen. Plain numbers: exact up to 2^53 bytes. */
+/**
+ * What one port has moved, dropped and seen. Numbers exact up to 2^53 bytes, kept in the device's ledger: a process that
+ * takes over goes on counting.
+ */
 
 export interface PortCounters {
   /** Bytes the guest wrote and the chardev took. */
@@ -23,24 +26,57 @@ export interface PortCounters {
   /** Times the guest had to wait for the host, and the host for the guest. */
   transmitStalls: number
   receiveStalls: number
+  /** Bytes that the host may have got twice, because the device process died while it sent them. */
+  guestToHostRepeated: number
 }
 
-export function newCounters(): PortCounters {
-  return {
-    guestToHostBytes: 0,
-    hostToGuestBytes: 0,
-    guestToHostDropped: 0,
-    hostToGuestDropped: 0,
-    held: 0,
-    transmitBuffers: 0,
-    receiveBuffers: 0,
-    notifications: 0,
-    interrupts: 0,
-    guestOpens: 0,
-    guestCloses: 0,
-    hostConnects: 0,
-    hostDisconnects: 0,
-    transmitStalls: 0,
-    receiveStalls: 0,
+const KEYS: readonly (keyof PortCounters)[] = [
+  'guestToHostBytes',
+  'hostToGuestBytes',
+  'guestToHostDropped',
+  'hostToGuestDropped',
+  'held',
+  'transmitBuffers',
+  'receiveBuffers',
+  'notifications',
+  'interrupts',
+  'guestOpens',
+  'guestCloses',
+  'hostConnects',
+  'hostDisconnects',
+  'transmitStalls',
+  'receiveStalls',
+  'guestToHostRepeated',
+]
+
+/** Cells that the counters of a port take. */
+export const COUNTER_CELLS: number = KEYS.length
+
+class CounterCells {
+  readonly cells: Float64Array
+  constructor(cells: Float64Array) {
+    this.cells = cells
   }
+}
+
+for (const [i, key] of KEYS.entries())
+  Object.defineProperty(CounterCells.prototype, key, {
+    get(this: CounterCells) {
+      return this.cells[i]
+    },
+    set(this: CounterCells, value: number) {
+      this.cells[i] = value
+    },
+  })
+
+/** Counters in `cells`, as they are there. */
+export function newCounters(cells: Float64Array = new Float64Array(COUNTER_CELLS)): PortCounters {
+  return new CounterCells(cells) as unknown as PortCounters
+}
+
+/** The counters as they are now, in a plain object. */
+export function copyOfCounters(counters: PortCounters): PortCounters {
+  const copy: Partial<PortCounters> = {}
+  for (const key of KEYS) copy[key] = counters[key]
+  return copy as PortCounters
 }

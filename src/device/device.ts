@@ -30,6 +30,8 @@ export interface VirtioDevice {
   start(): void
   /** The driver made buffers available; before `start` it is ignored. */
   notify(queue: number): void
+  /** What another process left: before anything else but the memory. */
+  resume(memory: GuestMemory, state: ResumedState): void
   /** The memory map has changed: rings have to be looked up again. */
   memoryChanged(): void
   /** Whether the device may touch memory at all: PCI's bus master bit, on everywhere else. */
@@ -38,6 +40,21 @@ export interface VirtioDevice {
   reset(): void
   /** The transport that shows this device; undefined when it goes. */
   connect(host: DeviceHost | undefined): void
+}
+
+export interface ResumedQueue {
+  index: number
+  size: number
+  at: RingAddresses
+}
+
+/** A device with an accepted driver, as its registers have it. */
+export interface ResumedState {
+  features: bigint
+  /** DRIVER_OK. */
+  started: boolean
+  /** Those that are enabled. */
+  queues: readonly ResumedQueue[]
 }
 
 /** What a device asks of its transport. */

@@ -6,27 +6,38 @@
 
 import type { Chardev, ChardevEnd } from '../chardev/chardev.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
-import { newCounters, type PortCounters } from './counters.ts'
+import { copyOfCounters, newCounters, type PortCounters } from './counters.ts'
 import type { PortOwner, PortSettings } from './port-settings.ts'
 import { Receiver } from './receive.ts'
 import { Transmitter } from './transmit.ts'
 
 export class Port implements ChardevEnd {
   readonly settings: PortSettings
-  readonly counters: PortCounters = newCounters()
+  readonly counters: PortCounters
+  readonly #notes: PortNotes
   readonly #transmitter: Transmitter
   readonly #receiver: Receiver
   readonly #owner: PortOwner
   #chardev: Chardev | undefined
-  #guestReady = false
-  #guestOpen = false
   /** Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's. */
   #inputDeadline: (() => void) | undefined
   #outputDeadline: (() => void) | undefined
 
-  constructor(settings: PortSettings, transmitq: DeviceQueue, receiveq: DeviceQueue, owner: PortOwner) {
+  constructor(
+    settings: PortSettings,
+    transmitq: DeviceQueue,
+    receiveq: DeviceQueue,
+    owner: PortOwner,
+    notes: PortNotes,
+  ) {
     this.settings = settings
     this.#owner = owner
+    this.#notes = notes
+    this.counters = newCounters(notes.counters)
+    if (!notes.resumed) {
+      notes.counters.fill(0)
+      this.#flags = 0
+    }
     this.#transmitter = new Transmitter(transmitq, settings, this.counters, owner)
     this.#receiver = new Receiver(receiveq, this.counters, owner)
   }
@@ -35,10 +46,10 @@ export class Port implements ChardevEnd {
     return this.settings.id
   }
   get guestOpen(): boolean {
-    return this.#guestOpen
+    return (this.#flags & OPEN) !== 0
   }
   get guestReady(): boolean {
-    return this.#guestReady
+    return (this.#flags & READY) !== 0
   }
   get hostConnected(): boolean {
     return this.#chardev?.connected ?? false
@@ -54,12 +65,13 @@ export class Port implements ChardevEnd {
   /** The counters as they are now. */
   stats(): PortCounters {
     const transmitBuffers = this.#transmitter.queue.consumed
-    return { ...this.counters, transmitBuffers, receiveBuffers: this.#receiver.queue.consumed }
+    return { ...copyOfCounters(this.counters), transmitBuffers, receiveBuffers: this.#receiver.queue.consumed }
   }
 
   setChardev(chardev: Chardev): void {
     this.#chardev = this.#transmitter.chardev = this.#receiver.chardev = chardev
-    if (chardev.connected) this.counters.hostConnects++
+    if (this.#notes.resumed) this.#resume()
+    else if (chardev.connected) this.counters.hostConnects++
     this.#owner.hostOpen(this, this.openForGuest)
   }
 
@@ -75,14 +87,14 @@ export class Port implements ChardevEnd {
 
   /** PORT_READY: the driver has made the port, closed, or has failed to. */
   setGuestReady(ready: boolean): void {
-    this.#guestReady = ready
+    this.#set(READY, ready)
     this.#transmitter.setReady(ready)
     if (!ready) this.setGuestOpen(false)
   }
 
   setGuestOpen(open: boolean): void {
-    if (open === this.#guestOpen) return
-    this.#guestOpen = open
+    if (open === this.guestOpen) return
+    this.#set(OPEN, open)
     this.counters[open ? 'guestOpens' : 'guestCloses']++
     this.#owner.event(this, open ? 'guest-open' : 'guest-close')
     this.#inputDeadline?.()
@@ -113,8 +125,8 @@ export class Port implements ChardevEnd {
     // Policy block waits for a host that was never there; one that left is waited for as on-close says. The drop
     // policies go on: they hold or drop what comes.
     if (policy === 'block' && !connected && onClose === 'drain')
-      this.#outputDeadline = this.#owner.after(drainMs, () => this.#transmitter.setDropping(true))
-    else if (policy === 'block') this.#transmitter.setDropping(!connected && onClose !== 'keep')
+      this.#outputDeadline = this.#owner.after(drainMs, () => this.#setDropping(true))
+    else if (policy === 'block') this.#setDropping(!connected && onClose !== 'keep')
     this.#transmitter.run()
     if (connected) this.#receiver.run()
   }
@@ -146,8 +158,51 @@ export class Port implements ChardevEnd {
     this.#outputDeadline?.()
     this.#transmitter.remove()
     this.#receiver.remove()
-    this.#guestOpen = false
+    this.#set(OPEN, false)
     this.#chardev?.close()
     this.#chardev = undefined
   }
+
+  /** Who was there when another process ran this port. The queues come after this, and get things moving. */
+  #resume(): void {
+    const { counters } = this
+    counters.guestToHostDropped += counters.held
+    counters.held = 0
+    this.#transmitter.setReady(this.guestReady)
+    this.#receiver.setOpen(this.guestOpen)
+    if (this.hostConnected) return
+    const { onClose, drainMs, policy } = this.settings
+    if ((this.#flags & DROPPING) !== 0) this.#transmitter.setDropping(true)
+    else if (policy === 'block' && onClose === 'drain' && counters.hostDisconnects > 0)
+      this.#outputDeadline = this.#owner.after(drainMs, () => this.#setDropping(true))
+  }
+
+  #setDropping(dropping: boolean): void {
+    this.#set(DROPPING, dropping)
+    this.#transmitter.setDropping(dropping)
+  }
+
+  get #flags(): number {
+    return this.#notes.flags[this.settings.id]!
+  }
+  set #flags(flags: number) {
+    this.#notes.flags[this.settings.id] = flags
+  }
+  #set(flag: number, on: boolean): void {
+    this.#flags = on ? this.#flags | flag : this.#flags & ~flag
+  }
 }
+
+/** Where a port keeps what a successor has to know. */
+export interface PortNotes {
+  /** A byte for each port, by number. */
+  flags: Uint8Array
+  /** This port's. */
+  counters: Float64Array
+  /** Another process ran this port before. */
+  resumed: boolean
+}
+
+const READY = 1
+const OPEN = 2
+const DROPPING = 4

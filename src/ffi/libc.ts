@@ -39,6 +39,9 @@ export const ENOENT: number = E['ENOENT'] ?? 2
 export const EINPROGRESS: number = E['EINPROGRESS'] ?? 115
 export const ECONNREFUSED: number = E['ECONNREFUSED'] ?? 111
 export const EADDRINUSE: number = E['EADDRINUSE'] ?? 98
+export const ENOBUFS: number = E['ENOBUFS'] ?? 105
+export const ETOOMANYREFS = 109
+export const ENOTSOCK: number = E['ENOTSOCK'] ?? 88
 
 /** The error for a failed system call on `thing`; call it at once, it reads errno. */
 export function systemError(

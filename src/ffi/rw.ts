@@ -8,7 +8,9 @@
 
 import { GONE, WOULD_BLOCK } from '../chardev/chardev.ts'
 import { IOVEC_MAX, type Iovec } from '../mem/iovec.ts'
-import { addressOf, check, closeFd, declare, EAGAIN, EINTR, errno } from './libc.ts'
+import type { Receipts } from '../mem/receipts.ts'
+import { addressOf, check, closeFd, declare, EAGAIN, EINTR, ENOTSOCK, errno } from './libc.ts'
+import { recvmmsg, sendmmsg, setIov } from './mmsg.ts'
 
 const BOUNCE_SIZE = 256 * 1024
 
@@ -76,7 +78,9 @@ export function writev(fd: number, list: Iovec): number {
   if (list.total === 0) return 0
   const entries = fill(list, true)
   for (;;) {
-    const done = writevFunction(fd, iovAddress, entries)
+    const done = list.receipts
+      ? withReceipt(list.receipts, list, fd, entries, sendmmsg, writevFunction)
+      : writevFunction(fd, iovAddress, entries)
     if (done >= 0) return done
     const error = errno()
     if (error === EAGAIN) return WOULD_BLOCK
@@ -86,12 +90,35 @@ export function writev(fd: number, list: Iovec): number {
   }
 }
 
+type Call = (fd: number, address: number) => number
+
+/** The same by a call whose count the kernel writes into the receipts; what is no socket has no such call. */
+function withReceipt(
+  receipts: Receipts,
+  list: Iovec,
+  fd: number,
+  entries: number,
+  call: Call,
+  other: typeof writevFunction,
+): number {
+  setIov(receipts.words, iovAddress, entries)
+  receipts.arm(list.queue, list.total)
+  if (call(fd, receipts.address) === 1) return receipts.len
+  if (errno() !== ENOTSOCK) return -1
+  receipts.unknown()
+  const done = other(fd, iovAddress, entries)
+  receipts.known(done)
+  return done
+}
+
 /** Fills the list from its start; returns the bytes, WOULD_BLOCK, or GONE: end of file or an error. */
 export function readv(fd: number, list: Iovec): number {
   if (list.total === 0) return 0
   const entries = fill(list, false)
   for (;;) {
-    const done = readvFunction(fd, iovAddress, entries)
+    const done = list.receipts
+      ? withReceipt(list.receipts, list, fd, entries, recvmmsg, readvFunction)
+      : readvFunction(fd, iovAddress, entries)
     if (done > 0) {
       unbounce(list, done)
       return done
@@ -119,6 +146,7 @@ const pollFunction = declare('int poll(void *fds, unsigned long count, int timeo
 const pollfd = new Uint8Array(8)
 const pollView = new DataView(pollfd.buffer)
 const POLLIN = 0x1
+const POLLOUT = 0x4
 const POLLERR = 0x8
 const POLLHUP = 0x10
 
@@ -136,10 +164,19 @@ export function hungUp(fd: number): boolean {
 
 /** Waits until a read would find something, or an end; false when it did not within `ms`. Holds the whole process up. */
 export function waitReadable(fd: number, ms: number): boolean {
+  return waitFor(fd, POLLIN, ms)
+}
+
+/** The same until a write would find room. */
+export function waitWritable(fd: number, ms: number): boolean {
+  return waitFor(fd, POLLOUT, ms)
+}
+
+function waitFor(fd: number, events: number, ms: number): boolean {
   const end = performance.now() + ms
   for (;;) {
     pollView.setInt32(0, fd, true)
-    pollView.setInt16(4, POLLIN, true)
+    pollView.setInt16(4, events, true)
     const result = pollFunction(pollfd, 1, Math.max(0, Math.ceil(end - performance.now())))
     if (result >= 0) return result > 0
     if (errno() !== EINTR) return false

@@ -10,6 +10,7 @@ const recvmsgFunction = declare('int64_t recvmsg(int fd, void *message, int flag
 const sendmsgFunction = declare('int64_t sendmsg(int fd, void *message, int flags)')
 const sendFunction = declare('int64_t send(int fd, void *data, size_t len, int flags)')
 
+const MSG_PEEK = 0x2
 const MSG_CTRUNC = 0x8
 const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
@@ -67,8 +68,11 @@ export class Receiver {
     this.#address = Number(addressOf(buffer))
   }
 
-  /** Receives at most `len` bytes to `offset`, without waiting; returns the bytes, 0 at the end, or -errno. */
-  receive(fd: number, offset: number, len: number): number {
+  /**
+   * Receives at most `len` bytes to `offset`, without waiting; returns the bytes, 0 at the end, or -errno. With `peek`
+   * they stay in the socket, and descriptors are copies.
+   */
+  receive(fd: number, offset: number, len: number, peek = false): number {
     if (offset < 0 || len <= 0 || offset + len > this.#buffer.length) throw new RangeError('receive outside the buffer')
     const { words, bytes } = this.#header
     this.#header.setData(this.#address + offset, len)
@@ -77,7 +81,7 @@ export class Receiver {
     for (;;) {
       words[NAME_WORDS.controlLen] = CONTROL_SIZE
       words[NAME_WORDS.flags] = 0
-      const result = recvmsgFunction(fd, bytes, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+      const result = recvmsgFunction(fd, bytes, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | (peek ? MSG_PEEK : 0))
       if (result === -1) {
         const code = errno()
         if (code === EINTR) continue

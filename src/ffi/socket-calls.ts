@@ -6,6 +6,8 @@ export const SOCK_STREAM = 1
 export const SOCK_NONBLOCK = 0o4000
 export const SOCK_CLOEXEC = 0o2000000
 export const SOL_SOCKET = 1
+const AF_UNIX = 1
+const SOCK_SEQPACKET = 5
 
 export const socketFunction: NativeFunction = declare('int socket(int domain, int type, int protocol)')
 export const bindFunction: NativeFunction = declare('int bind(int fd, void *address, unsigned int len)')
@@ -17,6 +19,8 @@ export const getsockoptFunction: NativeFunction = declare(
 export const setsockoptFunction: NativeFunction = declare(
   'int setsockopt(int fd, int level, int name, void *value, unsigned int len)',
 )
+const socketpairFunction = declare('int socketpair(int domain, int type, int protocol, int *fds)')
+const shutdownFunction = declare('int shutdown(int fd, int how)')
 const acceptFunction = declare('int accept4(int fd, void *address, void *len, int flags)')
 
 /** A connection that waits at a listener, non-blocking and close-on-exec; undefined where there is none. */
@@ -32,7 +36,6 @@ export function acceptFd(fd: number, thing = 'listening socket'): number | undef
 
 const SO_SNDBUF = 7
 const SO_DOMAIN = 39
-const AF_UNIX = 1
 const WIDE = 1 << 20
 
 /**
@@ -46,4 +49,17 @@ export function widenSendBuffer(fd: number): void {
   if (value[0] !== AF_UNIX) return
   new DataView(value.buffer).setUint32(0, WIDE, true)
   setsockoptFunction(fd, SOL_SOCKET, SO_SNDBUF, value, 4)
+}
+
+/** Hangs up for every copy of the descriptor, whoever has it; nothing where it is no socket. */
+export function hangUp(fd: number): void {
+  shutdownFunction(fd, 2)
+}
+
+/** A pair of packet sockets, ours non-blocking; neither goes to programs that are started, unless they are told to take it. */
+export function packetPair(): { ours: number; theirs: number } {
+  const fds = new Int32Array(new ArrayBuffer(8))
+  if (socketpairFunction(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, new Uint8Array(fds.buffer)) === -1)
+    throw systemError('socketpair', 'keeper')
+  return { ours: fds[0]!, theirs: fds[1]! }
 }

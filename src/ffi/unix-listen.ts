@@ -8,6 +8,7 @@
 import { chmodSync, lstatSync, unlinkSync, type BigIntStats } from 'node:fs'
 import { dirname } from 'node:path'
 import { VmchannelError, type ErrorCode } from '../errors.ts'
+import { recallFd, type Store } from '../store.ts'
 import { closeFd, EADDRINUSE, ECONNREFUSED, ENOENT, errno, errnoName, systemError } from './libc.ts'
 import {
   acceptFd,
@@ -55,6 +56,24 @@ export function listenUnix(path: string, backlog = 8): UnixListener {
   } catch (error) {
     closeFd(fd)
     throw error
+  }
+}
+
+/** The same, where a successor of this process is to have it: or as that successor. */
+export function listenKept(path: string, store: Store | undefined, backlog?: number): UnixListener {
+  const fd = recallFd(store, 'listener')
+  const listener = fd === undefined ? listenUnix(path, backlog) : takeOver(fd, path)
+  if (fd === undefined) store?.keep('listener', [listener.fd])
+  return listener
+}
+
+function takeOver(fd: number, path: string): UnixListener {
+  const own = lstatSync(path, { throwIfNoEntry: false, bigint: true })
+  return {
+    fd,
+    path,
+    accept: () => acceptFd(fd, path),
+    close: () => (own ? closeListener(fd, path, own) : closeFd(fd)),
   }
 }
 

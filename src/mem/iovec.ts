@@ -6,6 +6,8 @@
  * until the ring is touched again, and never across an `await`.
  */
 
+import type { Receipts } from './receipts.ts'
+
 /** Segments one list can hold; the kernel takes no more in one readv/writev (UIO_MAXIOV). */
 export const IOVEC_MAX = 1024
 
@@ -20,6 +22,9 @@ export class Iovec {
   count = 0
   /** Sum of all `len`, bytes. */
   total = 0
+  /** Where who moves the bytes notes it, and the queue that they are of; undefined where nobody wants to know. */
+  receipts: Receipts | undefined
+  queue = 0
 
   constructor() {
     for (let i = 0; i < IOVEC_MAX; i++) {
@@ -33,6 +38,7 @@ export class Iovec {
   clear(): void {
     this.count = 0
     this.total = 0
+    this.receipts = undefined
   }
 
   get full(): boolean {

@@ -15,6 +15,7 @@
 import { PeerFault } from '../errors.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import { Iovec } from '../mem/iovec.ts'
+import type { Receipts } from '../mem/receipts.ts'
 import { VIRTQ_AVAIL_F_NO_INTERRUPT, VIRTQ_USED_F_NO_NOTIFY } from '../spec/split.ts'
 import { walkChain, type Direction } from './chain.ts'
 import { needEvent } from './event-idx.ts'
@@ -39,8 +40,20 @@ export interface QueueFeatures {
   indirect: boolean
 }
 
+/** Where queues note how far they are, for a successor: one cell each, see `DeviceQueue.resume`. */
+export interface QueueNotes {
+  positions: Float64Array
+  receipts: Receipts | undefined
+}
+
+/** A position is the index of the first chain not consumed, times this, plus the bytes of it that were moved. */
+const POSITION_UNIT = 2 ** 33
+
 export class DeviceQueue {
   readonly index: number
+  readonly #positions: Float64Array
+  readonly #cell: number
+  readonly #receipts: Receipts | undefined
   #memory: GuestMemory | undefined
   #ring: SplitRing | undefined
   #at: RingAddresses = { desc: 0, avail: 0, used: 0 }
@@ -55,13 +68,18 @@ export class DeviceQueue {
   #offset = 0
   #notifyDisabled = false
   #broken = false
+  /** Taken over, and the ring not seen since: what is published is known only from there. */
+  #unpublished = false
   /** Chains consumed since the device was made; a count for people. */
   consumed = 0
   /** Most chains that were available at once since the queue was enabled: so many the driver has at least. */
   peak = 0
 
-  constructor(index: number) {
+  constructor(index: number, notes?: QueueNotes) {
     this.index = index
+    this.#positions = notes?.positions ?? new Float64Array(1)
+    this.#cell = notes ? index : 0
+    this.#receipts = notes?.receipts
   }
 
   get enabled(): boolean {
@@ -85,8 +103,42 @@ export class DeviceQueue {
     this.#enabled = true
   }
 
+  /**
+   * Goes on where another process stopped. Its position is the first entry whose bytes have not moved; used entries
+   * before that are written, and perhaps not published yet: `flush` does that.
+   */
+  resume(memory: GuestMemory, size: number, at: RingAddresses, features: QueueFeatures): void {
+    const position = this.#positions[this.#cell]!
+    this.disable()
+    this.#positions[this.#cell] = position
+    this.#memory = memory
+    this.#size = size
+    this.#at = at
+    this.#eventIdx = features.eventIdx
+    this.#indirect = features.indirect
+    this.#enabled = true
+    this.#idx = Math.floor(position / POSITION_UNIT) & 0xffff
+    this.#offset = position % POSITION_UNIT
+    this.#unpublished = true
+    this.rebind()
+  }
+
+  /** Consumes `bytes` that were moved before this process took over; returns how many of them there was a chain for. */
+  replay(batch: Batch, direction: Direction, bytes: number): number {
+    let left = bytes
+    while (left > 0) {
+      const found = Math.min(left, this.gather(batch, direction, left))
+      if (batch.count === 0) break
+      this.complete(batch, found)
+      left -= found
+    }
+    return bytes - left
+  }
+
   /** Back to the state before `enable` (§2.6.1.1.1). */
   disable(): void {
+    this.#positions[this.#cell] = 0
+    this.#unpublished = false
     this.#enabled = false
     this.#ring = undefined
     this.#memory = undefined
@@ -115,6 +167,7 @@ export class DeviceQueue {
     const was = this.#ring !== undefined
     try {
       this.#ring = new SplitRing(this.#memory, this.#size, this.#at)
+      if (this.#unpublished) this.#findPublished(this.#ring)
     } catch {
       // VMMs take memory away and give it back while they change their map: no fault of the driver.
       this.#ring = undefined
@@ -154,6 +207,8 @@ export class DeviceQueue {
       count++
     }
     batch.count = count
+    list.receipts = this.#receipts
+    list.queue = this.#cell
     return list.total
   }
 
@@ -176,6 +231,7 @@ export class DeviceQueue {
       left -= part
     }
     this.#offset = left
+    this.#positions[this.#cell] = this.#idx * POSITION_UNIT + left
   }
 
   /** Publishes the used entries; true when the driver wants an interrupt for them (§2.7.7.2). */
@@ -230,6 +286,15 @@ export class DeviceQueue {
   /** Whether the first available chain was moved in part. */
   get partial(): boolean {
     return this.#offset > 0
+  }
+
+  #findPublished(ring: SplitRing): void {
+    this.#unpublished = false
+    this.#publishedIdx = ring.usedIdx()
+    if (((this.#idx - this.#publishedIdx) & 0xffff) <= ring.size) return
+    // Not what we left: the guest has written there. It gets its own index, and what follows from it.
+    this.#idx = this.#publishedIdx
+    this.#offset = 0
   }
 
   #available(ring: SplitRing): number {

@@ -1,6 +1,7 @@
 /** A guest on another processor that adds chains as fast as they are taken keeps nobody else waiting. */
 
 import { describe, expect, it } from 'vitest'
+import { ControlNotes } from '../../src/device/control-notes.ts'
 import { ControlSender } from '../../src/device/control.ts'
 import { newCounters } from '../../src/device/counters.ts'
 import type { PortOwner, PortSettings } from '../../src/device/port-settings.ts'
@@ -8,6 +9,7 @@ import { Receiver } from '../../src/device/receive.ts'
 import { Transmitter } from '../../src/device/transmit.ts'
 import { PeerFault } from '../../src/errors.ts'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
+import { Ledger } from '../../src/mem/ledger.ts'
 import { Batch, DeviceQueue } from '../../src/ring/device-queue.ts'
 import { SplitRing } from '../../src/ring/split-ring.ts'
 import { PORT_DEFAULTS } from '../loopback/pair.ts'
@@ -81,7 +83,8 @@ describe('one turn ends', () => {
   })
 
   it('control receive buffers without a writable byte', () => {
-    const sender = new ControlSender(new RacingQueue(0), new Batch(), 'cols-rows', () => () => {})
+    const notes = new ControlNotes(31, new Ledger())
+    const sender = new ControlSender(new RacingQueue(0), new Batch(), notes, 'cols-rows', () => () => {})
     sender.add(1, false, undefined)
     sender.deviceReady()
     expect(() => sender.pump()).toThrow(PeerFault)

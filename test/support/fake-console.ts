@@ -49,6 +49,7 @@ export class FakeConsole implements VirtioDevice {
     return true
   }
   resetQueue(): void {}
+  resume(): void {}
   start(): void {
     this.started = true
   }

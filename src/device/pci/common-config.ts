@@ -1,10 +1,12 @@
 /**
  * struct virtio_pci_common_cfg (§4.1.4.3): the registers through which a driver negotiates and sets up queues.
  *
- * Holds what the driver wrote and decides what that means for the device; the device itself never sees a register.
+ * Holds what the driver wrote, in the ledger, and decides what that means for the device; the device itself never sees a
+ * register.
  */
 
 import type { GuestMemory } from '../../mem/guest-memory.ts'
+import type { Ledger } from '../../mem/ledger.ts'
 import { VIRTIO_F_RING_RESET } from '../../spec/features.ts'
 import { VIRTIO_MSI_NO_VECTOR, VIRTIO_PCI_COMMON_CFG_SIZEOF } from '../../spec/pci.ts'
 import {
@@ -12,22 +14,20 @@ import {
   VIRTIO_CONFIG_S_FEATURES_OK,
   VIRTIO_CONFIG_S_NEEDS_RESET,
 } from '../../spec/status.ts'
-import type { VirtioDevice } from '../device.ts'
+import type { RingAddresses } from '../../ring/split-ring.ts'
+import type { ResumedQueue, VirtioDevice } from '../device.ts'
 import { register, RegisterFile } from './registers.ts'
 
-/** What the driver chose for one queue. */
-interface QueueSetup {
-  size: number
-  vector: number
-  enabled: boolean
-  // Halves of the three addresses, as the registers have them.
-  descLo: number
-  descHi: number
-  availLo: number
-  availHi: number
-  usedLo: number
-  usedHi: number
-}
+/** Cells of the ledger: of the device, and of each queue what the driver chose for it; addresses in halves, as the registers. */
+const CELL = {
+  ...{ status: 0, generation: 1, deviceFeatureSelect: 2, driverFeatureSelect: 3 },
+  ...{ featuresLo: 4, featuresHi: 5, configVector: 6, queueSelect: 7, queues: 8 },
+} as const
+const QUEUE = {
+  ...{ size: 0, vector: 1, enabled: 2 },
+  ...{ descLo: 3, descHi: 4, availLo: 5, availHi: 6, usedLo: 7, usedHi: 8, cells: 9 },
+} as const
+type AddressHalf = 'descLo' | 'descHi' | 'availLo' | 'availHi' | 'usedLo' | 'usedHi'
 
 const u32 = (mask: bigint, word: number): number => (word > 1 ? 0 : Number((mask >> BigInt(32 * word)) & 0xffffffffn))
 
@@ -36,21 +36,26 @@ export class CommonConfig {
   readonly #memory: GuestMemory
   readonly #vectors: number
   readonly #onReset: () => void
-  #status = 0
-  #generation = 0
-  #deviceFeatureSelect = 0
-  #driverFeatureSelect = 0
-  #driverFeatures = 0n
-  #configVector = VIRTIO_MSI_NO_VECTOR
-  #queueSelect = 0
-  #queues: QueueSetup[] = []
+  readonly #cells: Uint32Array
 
-  constructor(device: VirtioDevice, memory: GuestMemory, vectors: number, onReset: () => void) {
+  constructor(device: VirtioDevice, memory: GuestMemory, vectors: number, onReset: () => void, ledger: Ledger) {
     this.#device = device
     this.#memory = memory
     this.#vectors = vectors
     this.#onReset = onReset
-    this.#clear()
+    this.#cells = ledger.u32(CELL.queues + QUEUE.cells * device.queueCount)
+    if (!ledger.resumed) this.#clear()
+  }
+
+  /** Goes on with what another process left: queues, and the device where its driver runs. */
+  resume(): void {
+    const started = this.driverOk
+    if ((this.#status & VIRTIO_CONFIG_S_FEATURES_OK) === 0) return
+    const queues: ResumedQueue[] = []
+    for (let index = 0; index < this.#device.queueCount; index++)
+      if (this.#get(index, 'enabled') !== 0)
+        queues.push({ index, size: this.#get(index, 'size'), at: this.#addresses(index) })
+    this.#device.resume(this.#memory, { features: this.#driverFeatures, started, queues })
   }
 
   read(offset: number, out: Uint8Array): void {
@@ -60,11 +65,8 @@ export class CommonConfig {
     REGISTERS.write(this, offset, data)
   }
 
-  get configVector(): number {
-    return this.#configVector
-  }
   vectorOf(queue: number): number {
-    return this.#queues[queue]?.vector ?? VIRTIO_MSI_NO_VECTOR
+    return queue < this.#device.queueCount ? this.#get(queue, 'vector') : VIRTIO_MSI_NO_VECTOR
   }
   get driverOk(): boolean {
     return (this.#status & VIRTIO_CONFIG_S_DRIVER_OK) !== 0
@@ -72,7 +74,7 @@ export class CommonConfig {
 
   /** A new generation: what the driver read before has changed (§2.5.2, wraps). */
   changed(): void {
-    this.#generation = (this.#generation + 1) & 0xff
+    this.#cells[CELL.generation] = (this.#cells[CELL.generation]! + 1) & 0xff
   }
 
   /** DEVICE_NEEDS_RESET (§2.1.2); true when the driver is to be told, which is after DRIVER_OK. */
@@ -89,52 +91,71 @@ export class CommonConfig {
   }
 
   #clear(): void {
-    this.#status = 0
-    this.#deviceFeatureSelect = this.#driverFeatureSelect = this.#queueSelect = 0
-    this.#driverFeatures = 0n
-    this.#configVector = VIRTIO_MSI_NO_VECTOR
-    this.#queues = Array.from({ length: this.#device.queueCount }, (_, queue) => this.#unset(queue))
+    this.#cells.fill(0, 0, CELL.queues)
+    this.#cells[CELL.configVector] = VIRTIO_MSI_NO_VECTOR
+    for (let queue = 0; queue < this.#device.queueCount; queue++) this.#unset(queue)
   }
 
-  #unset(queue: number): QueueSetup {
-    const size = this.#device.queueSizeMax(queue)
+  #unset(queue: number): void {
+    const at = CELL.queues + queue * QUEUE.cells
+    this.#cells.fill(0, at, at + QUEUE.cells)
+    this.#cells[at + QUEUE.size] = this.#device.queueSizeMax(queue)
+    this.#cells[at + QUEUE.vector] = VIRTIO_MSI_NO_VECTOR
+  }
+
+  get #status(): number {
+    return this.#cells[CELL.status]!
+  }
+  set #status(status: number) {
+    this.#cells[CELL.status] = status
+  }
+  get #driverFeatures(): bigint {
+    return (BigInt(this.#cells[CELL.featuresHi]!) << 32n) | BigInt(this.#cells[CELL.featuresLo]!)
+  }
+  #get(queue: number, key: keyof typeof QUEUE): number {
+    return this.#cells[CELL.queues + queue * QUEUE.cells + QUEUE[key]]!
+  }
+  #put(queue: number, key: keyof typeof QUEUE, value: number): void {
+    this.#cells[CELL.queues + queue * QUEUE.cells + QUEUE[key]] = value
+  }
+  #addresses(queue: number): RingAddresses {
     return {
-      ...{ size, vector: VIRTIO_MSI_NO_VECTOR, enabled: false },
-      ...{ descLo: 0, descHi: 0, availLo: 0, availHi: 0, usedLo: 0, usedHi: 0 },
+      desc: this.#get(queue, 'descHi') * 2 ** 32 + this.#get(queue, 'descLo'),
+      avail: this.#get(queue, 'availHi') * 2 ** 32 + this.#get(queue, 'availLo'),
+      used: this.#get(queue, 'usedHi') * 2 ** 32 + this.#get(queue, 'usedLo'),
     }
   }
 
   // --- registers, in the order of the structure
 
   get deviceFeatureSelect(): number {
-    return this.#deviceFeatureSelect
+    return this.#cells[CELL.deviceFeatureSelect]!
   }
   set deviceFeatureSelect(word: number) {
-    this.#deviceFeatureSelect = word
+    this.#cells[CELL.deviceFeatureSelect] = word
   }
   get deviceFeature(): number {
-    return u32(this.#device.features, this.#deviceFeatureSelect)
+    return u32(this.#device.features, this.deviceFeatureSelect)
   }
   get driverFeatureSelect(): number {
-    return this.#driverFeatureSelect
+    return this.#cells[CELL.driverFeatureSelect]!
   }
   set driverFeatureSelect(word: number) {
-    this.#driverFeatureSelect = word
+    this.#cells[CELL.driverFeatureSelect] = word
   }
   get driverFeature(): number {
-    return u32(this.#driverFeatures, this.#driverFeatureSelect)
+    return this.driverFeatureSelect > 1 ? 0 : this.#cells[CELL.featuresLo + this.driverFeatureSelect]!
   }
   set driverFeature(bits: number) {
     // §3.1.1: none after FEATURES_OK.
-    if (this.#status & VIRTIO_CONFIG_S_FEATURES_OK || this.#driverFeatureSelect > 1) return
-    const shift = BigInt(32 * this.#driverFeatureSelect)
-    this.#driverFeatures = (this.#driverFeatures & ~(0xffffffffn << shift)) | (BigInt(bits) << shift)
+    if (this.#status & VIRTIO_CONFIG_S_FEATURES_OK || this.driverFeatureSelect > 1) return
+    this.#cells[CELL.featuresLo + this.driverFeatureSelect] = bits
   }
-  get configMsixVector(): number {
-    return this.#configVector
+  get configVector(): number {
+    return this.#cells[CELL.configVector]!
   }
-  set configMsixVector(vector: number) {
-    this.#configVector = this.#mappable(vector)
+  set configVector(vector: number) {
+    this.#cells[CELL.configVector] = this.#mappable(vector)
   }
   get numQueues(): number {
     return this.#device.queueCount
@@ -159,67 +180,65 @@ export class CommonConfig {
     }
   }
   get configGeneration(): number {
-    return this.#generation
+    return this.#cells[CELL.generation]!
   }
 
   get queueSelect(): number {
-    return this.#queueSelect
+    return this.#cells[CELL.queueSelect]!
   }
   set queueSelect(queue: number) {
-    this.#queueSelect = queue
+    this.#cells[CELL.queueSelect] = queue
   }
-  get #queue(): QueueSetup | undefined {
-    return this.#queues[this.#queueSelect]
+  /** The selected queue, where there is one. */
+  get #queue(): number | undefined {
+    return this.queueSelect < this.#device.queueCount ? this.queueSelect : undefined
   }
   get queueSize(): number {
-    return this.#queue?.size ?? 0
+    return this.#queue === undefined ? 0 : this.#get(this.#queue, 'size')
   }
   set queueSize(size: number) {
-    this.#set((queue) => (queue.size = size))
+    this.#set('size', size)
   }
   get queueMsixVector(): number {
-    return this.#queue?.vector ?? VIRTIO_MSI_NO_VECTOR
+    return this.vectorOf(this.queueSelect)
   }
   set queueMsixVector(vector: number) {
-    if (this.#queue) this.#queue.vector = this.#mappable(vector)
+    if (this.#queue !== undefined) this.#put(this.#queue, 'vector', this.#mappable(vector))
   }
   get queueEnable(): number {
-    return this.#queue?.enabled ? 1 : 0
+    return this.#queue === undefined ? 0 : this.#get(this.#queue, 'enabled')
   }
   set queueEnable(value: number) {
     const queue = this.#queue
-    if (value !== 1 || !queue || queue.enabled || !(this.#status & VIRTIO_CONFIG_S_FEATURES_OK)) return
-    const at = {
-      desc: queue.descHi * 2 ** 32 + queue.descLo,
-      avail: queue.availHi * 2 ** 32 + queue.availLo,
-      used: queue.usedHi * 2 ** 32 + queue.usedLo,
-    }
-    const max = this.#device.queueSizeMax(this.#queueSelect)
+    if (value !== 1 || queue === undefined || this.queueEnable || !(this.#status & VIRTIO_CONFIG_S_FEATURES_OK)) return
+    const size = this.#get(queue, 'size')
     // A size above the maximum is as broken as one that is no power of two: the ring itself refuses 0.
-    queue.enabled = this.#device.enableQueue(this.#queueSelect, this.#memory, queue.size > max ? 0 : queue.size, at)
+    const right = size > this.#device.queueSizeMax(queue) ? 0 : size
+    const enabled = this.#device.enableQueue(queue, this.#memory, right, this.#addresses(queue))
+    this.#put(queue, 'enabled', enabled ? 1 : 0)
   }
   /** notify_off: with the multiplier, each queue has a slot of its own. */
   get queueNotifyOff(): number {
-    return this.#queue ? this.#queueSelect : 0
+    return this.#queue ?? 0
   }
   /** queue_reset (§2.6.1): done at once, so it never reads 1. */
   set queueReset(value: number) {
-    if (value !== 1 || !this.#queue || !(this.#driverFeatures & VIRTIO_F_RING_RESET)) return
-    this.#device.resetQueue(this.#queueSelect)
-    this.#queues[this.#queueSelect] = this.#unset(this.#queueSelect)
+    if (value !== 1 || this.#queue === undefined || !(this.#driverFeatures & VIRTIO_F_RING_RESET)) return
+    this.#device.resetQueue(this.#queue)
+    this.#unset(this.#queue)
   }
 
   /** One half of an address. */
   address(half: AddressHalf): number {
-    return this.#queue?.[half] ?? 0
+    return this.#queue === undefined ? 0 : this.#get(this.#queue, half)
   }
   setAddress(half: AddressHalf, value: number): void {
-    this.#set((queue) => (queue[half] = value))
+    this.#set(half, value)
   }
 
   /** Changes a queue that is not enabled: a live one keeps its ring whatever is written (§4.1.4.3.2). */
-  #set(change: (queue: QueueSetup) => void): void {
-    if (this.#queue && !this.#queue.enabled) change(this.#queue)
+  #set(key: keyof typeof QUEUE, value: number): void {
+    if (this.#queue !== undefined && !this.queueEnable) this.#put(this.#queue, key, value)
   }
 
   /** §4.1.5.1.2.1: a vector that cannot be mapped reads back as NO_VECTOR. */
@@ -227,8 +246,6 @@ export class CommonConfig {
     return vector < this.#vectors ? vector : VIRTIO_MSI_NO_VECTOR
   }
 }
-
-type AddressHalf = 'descLo' | 'descHi' | 'availLo' | 'availHi' | 'usedLo' | 'usedHi'
 
 const half = (name: string, key: AddressHalf) =>
   register<CommonConfig>(
@@ -262,8 +279,8 @@ const REGISTERS = new RegisterFile<CommonConfig>([
   register(
     'config_msix_vector',
     2,
-    (c) => c.configMsixVector,
-    (c, v) => (c.configMsixVector = v),
+    (c) => c.configVector,
+    (c, v) => (c.configVector = v),
   ),
   register('num_queues', 2, (c) => c.numQueues),
   register(

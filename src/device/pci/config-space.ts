@@ -47,6 +47,7 @@ import {
   VIRTIO_PCI_CAP_PCI_CFG,
   VIRTIO_PCI_CAP_SIZEOF,
 } from '../../spec/pci.ts'
+import type { Ledger } from '../../mem/ledger.ts'
 import type { BarLayout } from './layout.ts'
 
 const CAP_COMMON = 0x40
@@ -67,15 +68,15 @@ export interface ConfigSpaceOwner {
 }
 
 export class ConfigSpace {
-  readonly #bytes = new Uint8Array(PCI_CONFIG_SIZE)
+  #bytes: Uint8Array = new Uint8Array(PCI_CONFIG_SIZE)
   readonly #writable = new Uint8Array(PCI_CONFIG_SIZE)
-  readonly #view = new DataView(this.#bytes.buffer)
+  #view = new DataView(this.#bytes.buffer)
   readonly #mask = new DataView(this.#writable.buffer)
   readonly #initial: Uint8Array
   readonly #layout: BarLayout
   readonly #owner: ConfigSpaceOwner
 
-  constructor(virtioId: number, layout: BarLayout, owner: ConfigSpaceOwner) {
+  constructor(virtioId: number, layout: BarLayout, owner: ConfigSpaceOwner, ledger: Ledger) {
     this.#layout = layout
     this.#owner = owner
     const { bar, common, isr, device, notify } = layout
@@ -113,6 +114,9 @@ export class ConfigSpace {
     this.#view.setUint32(CAP_MSIX + 4, layout.msix.bar, true)
     this.#view.setUint32(CAP_MSIX + 8, layout.msix.pba | layout.msix.bar, true)
     this.#initial = this.#bytes.slice()
+    this.#bytes = ledger.bytes(PCI_CONFIG_SIZE)
+    this.#view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, PCI_CONFIG_SIZE)
+    if (!ledger.resumed) this.reset()
   }
 
   get busMaster(): boolean {

@@ -23,6 +23,8 @@ export interface PciFunction {
   writeBar(bar: number, offset: number, data: Uint8Array): void
   /** Function reset (machine reset): as after power-on. */
   reset(): void
+  /** Goes on with what another process left in the registers: memory and interrupts are there. */
+  resume?(): void
   /** Connects the interrupt lines; undefined takes them away. Interrupts raised meanwhile are lost, as on hardware. */
   connectIrq(irq: PciIrq | undefined): void
 }

@@ -4,6 +4,7 @@
  */
 
 import type { GuestMemory } from '../../mem/guest-memory.ts'
+import { Ledger } from '../../mem/ledger.ts'
 import { CONSOLE_CONFIG_SIZEOF } from '../../spec/console.ts'
 import { PCI_CONFIG_SIZE, VIRTIO_MSI_NO_VECTOR, VIRTIO_PCI_ISR_CONFIG, VIRTIO_PCI_ISR_QUEUE } from '../../spec/pci.ts'
 import type { DeviceHost, VirtioDevice } from '../device.ts'
@@ -21,6 +22,8 @@ const VECTORS_DEFAULT_MAX = 128
 export interface VirtioPciOptions {
   /** MSI-X vectors, 2 … 2048; default one for each queue and one for configuration changes, at most 128. */
   vectors?: number
+  /** Where the registers live. */
+  ledger?: Ledger
 }
 
 export class VirtioPci implements PciFunction, DeviceHost {
@@ -33,7 +36,7 @@ export class VirtioPci implements PciFunction, DeviceHost {
   readonly #common: CommonConfig
   readonly #config: ConfigSpace
   #irq: PciIrq | undefined
-  #isr = 0
+  readonly #isrCell: Uint8Array
   #level = false
 
   constructor(device: VirtioDevice, memory: GuestMemory, options: VirtioPciOptions = {}) {
@@ -41,11 +44,31 @@ export class VirtioPci implements PciFunction, DeviceHost {
     this.vectors = options.vectors ?? Math.min(device.queueCount + 1, VECTORS_DEFAULT_MAX)
     this.layout = barLayout(device.queueCount, CONSOLE_CONFIG_SIZEOF, this.vectors)
     this.barSizes = [0, this.layout.msix.size, 0, 0, this.layout.size, 0]
-    this.#common = new CommonConfig(device, memory, this.vectors, () => this.#clearIsr())
-    this.#config = new ConfigSpace(device.id, this.layout, this)
+    const ledger = options.ledger ?? new Ledger()
+    this.#isrCell = ledger.bytes(1)
+    this.#common = new CommonConfig(device, memory, this.vectors, () => this.#clearIsr(), ledger)
+    this.#config = new ConfigSpace(device.id, this.layout, this, ledger)
     device.connect(this)
     this.controlChanged()
     memory.onChange(() => device.memoryChanged())
+  }
+
+  /**
+   * Goes on with the registers that another process left; memory and interrupts are connected. It may have died between
+   * a used entry and its interrupt: all of them are raised.
+   */
+  resume(): void {
+    this.controlChanged()
+    this.#common.resume()
+    if (!this.#common.driverOk) return
+    for (let queue = 0; queue < this.#device.queueCount; queue++) this.interruptQueue(queue)
+  }
+
+  get #isr(): number {
+    return this.#isrCell[0]!
+  }
+  set #isr(bits: number) {
+    this.#isrCell[0] = bits
   }
 
   // --- PciFunction

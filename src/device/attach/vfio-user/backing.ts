@@ -7,6 +7,7 @@
 
 import { VmchannelError } from '../../../errors.ts'
 import { SharedMapping, type FileFacts } from '../../../ffi/mmap.ts'
+import type { Store } from '../../../store.ts'
 
 /**
  * Files of one VMM at a time: each takes one of the mappings that the kernel allows this process. QEMU has one per memory
@@ -29,9 +30,11 @@ export class Backing {
 export class Backings {
   readonly #files = new Map<string, Backing>()
   readonly #idleMs: number
+  readonly #store: Store | undefined
 
-  constructor(idleMs: number = IDLE_MS) {
+  constructor(idleMs: number = IDLE_MS, store?: Store) {
     this.#idleMs = idleMs
+    this.#store = store
   }
 
   get count(): number {
@@ -40,12 +43,13 @@ export class Backings {
 
   /** The mapping of the file behind `fd`, which stays the caller's. Throws VmchannelError. Give it back by `release`. */
   acquire(fd: number, facts: FileFacts): Backing {
-    const key = `${facts.identity}:${facts.writable}:${facts.size}`
+    const key = fileKey(facts)
     let backing = this.#files.get(key)
     if (!backing) {
       this.#makeRoom()
       backing = new Backing(new SharedMapping(fd, facts.size, facts.writable))
       this.#files.set(key, backing)
+      this.#store?.keep(key, [fd])
     }
     clearTimeout(backing.timer)
     backing.users++
@@ -74,6 +78,16 @@ export class Backings {
   #drop(backing: Backing): void {
     clearTimeout(backing.timer)
     backing.mapping.drop()
-    for (const [key, value] of this.#files) if (value === backing) this.#files.delete(key)
+    for (const [key, value] of this.#files) if (value === backing) this.#forget(key)
   }
+
+  #forget(key: string): void {
+    this.#files.delete(key)
+    this.#store?.forget(key)
+  }
+}
+
+/** The name of a file; descriptors that are writable and not are two. */
+export function fileKey({ identity, writable, size }: FileFacts): string {
+  return `${identity}:${writable}:${size}`
 }

@@ -6,10 +6,12 @@
  */
 
 import { describeError } from '../../../errors.ts'
+import { closeFd } from '../../../ffi/libc.ts'
 import { inspectFile } from '../../../ffi/mmap.ts'
 import type { Log } from '../../../log.ts'
 import { hex, type GuestMemory } from '../../../mem/guest-memory.ts'
-import { Backings, type Backing } from './backing.ts'
+import type { Store } from '../../../store.ts'
+import { Backings, fileKey, type Backing } from './backing.ts'
 import {
   DMA_FLAG,
   DMA_MAP,
@@ -42,21 +44,29 @@ interface Entry {
   readonly offset: number
   /** The file; undefined for memory that is not shared. */
   readonly identity: string | undefined
+  readonly file: string | undefined
   readonly backing: Backing | undefined
 }
+
+/** The note of a mapping; its name is the address. */
+type KeptMap = Pick<Entry, 'size' | 'flags' | 'offset' | 'file'>
 
 export class DmaTable {
   readonly #memory: GuestMemory
   readonly #log: Log
-  readonly #backings = new Backings()
+  readonly #backings: Backings
+  readonly #store: Store | undefined
   /** Sorted by iova, never overlapping. */
   readonly #entries: Entry[] = []
   #warnedUnsealed = false
   #complaints = 0
 
-  constructor(memory: GuestMemory, log: Log) {
+  constructor(memory: GuestMemory, log: Log, store?: Store) {
     this.#memory = memory
     this.#log = log
+    this.#store = store?.scope('map')
+    this.#backings = new Backings(undefined, store?.scope('file'))
+    if (store) this.#resume(store)
   }
 
   get count(): number {
@@ -125,7 +135,7 @@ export class DmaTable {
   }
 
   #mapUnshared(iova: number, size: number, flags: number): number {
-    const entry = { iova, size, flags, offset: 0, identity: undefined, backing: undefined }
+    const entry = { iova, size, flags, offset: 0, identity: undefined, file: undefined, backing: undefined }
     return this.#has(entry) ? 0 : this.#insert(entry)
   }
 
@@ -146,11 +156,24 @@ export class DmaTable {
       this.#complain(`guest memory at ${hex(iova)} of ${size} bytes cannot be mapped: ${describeError(error)}`)
       return -ERRNO.ENOMEM
     }
-    const entry = { iova, size, flags, offset, identity: facts.identity, backing }
+    const entry = { iova, size, flags, offset, identity: facts.identity, file: fileKey(facts), backing }
     const result = this.#insert(entry)
     if (result < 0) this.#backings.release(backing)
     else this.#addRegions(entry)
     return result
+  }
+
+  /** What the process before had mapped. */
+  #resume(store: Store): void {
+    const files = store.scope('file')
+    const fds = new Map(files.left().map((key) => [key, files.recall(key)!.fds[0]!]))
+    for (const name of this.#store!.left()) {
+      const { size, flags, offset, file } = JSON.parse(this.#store!.recall(name)!.note) as KeptMap
+      const fd = file === undefined ? undefined : fds.get(file)
+      if (fd === undefined) this.#mapUnshared(Number(name), size, flags)
+      else this.#mapFile(fd, offset, Number(name), size, flags)
+    }
+    for (const fd of fds.values()) closeFd(fd)
   }
 
   #refuse(iova: number, size: number, why: string): number {
@@ -163,7 +186,7 @@ export class DmaTable {
   }
 
   /** Whether the very same mapping is there already: saying it twice is allowed. */
-  #has(wanted: Omit<Entry, 'backing'>): boolean {
+  #has(wanted: Omit<Entry, 'backing' | 'file'>): boolean {
     const known = this.#entries[this.#indexFrom(wanted.iova)]
     if (known?.iova !== wanted.iova || known.size !== wanted.size || known.flags !== wanted.flags) return false
     return known.identity === wanted.identity && known.offset === wanted.offset
@@ -177,6 +200,9 @@ export class DmaTable {
       return -ERRNO.EEXIST
     if (this.#entries.length >= MAX_MAPS) return -ERRNO.ENOSPC
     this.#entries.splice(index, 0, entry)
+    const { iova, size, flags, offset, file } = entry
+    const note: KeptMap = { size, flags, offset, file }
+    this.#store?.keep(String(iova), [], JSON.stringify(note))
     return 0
   }
 
@@ -201,12 +227,16 @@ export class DmaTable {
     if (to > from && last!.iova + last!.size > iova + size) return -ERRNO.EINVAL
     const gone = this.#entries.splice(from, to - from)
     if (gone.length > 0) this.#memory.remove(iova, size)
-    for (const entry of gone) if (entry.backing) this.#backings.release(entry.backing)
+    for (const entry of gone) {
+      this.#store?.forget(String(entry.iova))
+      if (entry.backing) this.#backings.release(entry.backing)
+    }
     return 0
   }
 
   #removeAll(): void {
     const entries = this.#entries.splice(0)
+    if (entries.length > 0) this.#store?.clear()
     this.#memory.clear()
     for (const entry of entries) if (entry.backing) this.#backings.release(entry.backing)
   }

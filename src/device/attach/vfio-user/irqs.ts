@@ -8,6 +8,7 @@
 import { adoptEventfd, drainEventfd, signalEventfd } from '../../../ffi/eventfd.ts'
 import { closeFd } from '../../../ffi/libc.ts'
 import { Watch } from '../../../ffi/poll.ts'
+import { recallFd, type Store } from '../../../store.ts'
 import type { PciFunction, PciIrq } from '../../pci/function.ts'
 import { ERRNO, IRQ, SET_IRQS, SET_IRQS_ACTION, SET_IRQS_DATA, SET_IRQS_FLAG, type Message } from './wire.ts'
 
@@ -17,6 +18,7 @@ export class Irqs implements PciIrq {
   readonly #msix: Int32Array
   /** Fired while masked (no eventfd): delivered when one comes, as the pending bit of a real table does. */
   readonly #pending: Uint8Array
+  readonly #store: Store | undefined
   readonly #hasIntx: boolean
   #intx = NONE
   #level = false
@@ -24,10 +26,17 @@ export class Irqs implements PciIrq {
   #masked = false
   #unmask: { fd: number; watch: Watch } | undefined
 
-  constructor(pci: PciFunction) {
+  constructor(pci: PciFunction, store?: Store) {
     this.#msix = new Int32Array(pci.vectors).fill(NONE)
     this.#pending = new Uint8Array(pci.vectors)
     this.#hasIntx = pci.intx
+    for (const name of store?.left() ?? []) {
+      const fd = recallFd(store, name)!
+      if (name === 'intx') this.#intx = fd
+      else if (name === 'unmask') this.#connectUnmask(fd)
+      else this.#msix[Number(name)] = fd
+    }
+    this.#store = store
   }
 
   msix(vector: number): void {
@@ -111,15 +120,22 @@ export class Irqs implements PciIrq {
     const old = this.#msix[vector]!
     if (old !== NONE) closeFd(old)
     this.#msix[vector] = fd
+    this.#note(String(vector), old, fd)
     if (fd === NONE || this.#pending[vector] === 0) return
     this.#pending[vector] = 0
     signalEventfd(fd)
+  }
+
+  #note(name: string, before: number, fd: number): void {
+    if (fd !== NONE) this.#store?.keep(name, [fd])
+    else if (before !== NONE) this.#store?.forget(name)
   }
 
   #connectIntx(fd: number): void {
     // From unconnected: whatever was signalled before went to somebody else.
     if (this.#intx === NONE || fd === NONE) this.#masked = false
     if (this.#intx !== NONE) closeFd(this.#intx)
+    this.#note('intx', this.#intx, fd)
     this.#intx = fd
     this.#signalIntx()
   }
@@ -128,6 +144,7 @@ export class Irqs implements PciIrq {
   #connectUnmask(fd: number): void {
     const old = this.#unmask
     this.#unmask = undefined
+    this.#note('unmask', old?.fd ?? NONE, fd)
     if (old) {
       old.watch.close()
       closeFd(old.fd)

@@ -7,13 +7,15 @@
 import { describeError } from '../../../errors.ts'
 import { closeFd } from '../../../ffi/libc.ts'
 import { Watch } from '../../../ffi/poll.ts'
-import { listenUnix } from '../../../ffi/unix-listen.ts'
+import { listenKept, type UnixListener } from '../../../ffi/unix-listen.ts'
 import type { Log } from '../../../log.ts'
 import type { GuestMemory } from '../../../mem/guest-memory.ts'
+import { recallFd, type Store } from '../../../store.ts'
 import type { PciFunction } from '../../pci/function.ts'
 import type { Coherency } from './coherency.ts'
 import type { UnsharedMemory } from './dma.ts'
-import { Session, type SessionCounters } from './session.ts'
+import { Session, type SessionCounters, type SessionKeep } from './session.ts'
+import type { VmmNotes } from './vmm-notes.ts'
 
 /** Connections that have not said VERSION yet; each has a few seconds. */
 const MAX_WAITING = 4
@@ -25,6 +27,8 @@ export interface VfioUserOptions {
   memory: GuestMemory
   function: PciFunction
   log: Log
+  /** For a server that has a successor, or is one. */
+  keep?: { store: Store; notes: VmmNotes } | undefined
   onAttach?(): void
   /** The VMM is gone; the function is reset and the memory empty. */
   onDetach?(reason: string): void
@@ -59,7 +63,7 @@ export async function listenVfioUser(options: VfioUserOptions): Promise<VfioUser
 
 class Server implements VfioUserServer {
   readonly #options: VfioUserOptions
-  readonly #listener: ReturnType<typeof listenUnix>
+  readonly #listener: UnixListener
   readonly #watch: Watch
   /** Connected, without having said VERSION. */
   readonly #waiting = new Set<Session>()
@@ -70,9 +74,13 @@ class Server implements VfioUserServer {
 
   constructor(options: VfioUserOptions) {
     this.#options = options
-    this.#listener = listenUnix(options.path)
+    const { keep } = options
+    this.#listener = listenKept(options.path, keep?.store)
     this.#watch = new Watch(this.#listener.fd, () => this.#accept())
     this.#watch.want(true, false)
+    const fd = recallFd(keep?.store.scope('vmm'), 'connection')
+    if (fd === undefined) return
+    this.#start(fd, true)
   }
 
   get path(): string {
@@ -125,12 +133,14 @@ class Server implements VfioUserServer {
   }
 
   /** A connection is nobody's until it says VERSION: somebody may only have looked whether the socket is alive. */
-  #start(fd: number): void {
+  #start(fd: number, kept = false): void {
     const { log, path, memory } = this.#options
+    const keep = this.#keep(kept)
     const session: Session = new Session(fd, {
       memory,
       pci: this.#options.function,
       log,
+      keep,
       attach: () => this.#attach(session),
       attached: () => {
         log.info(`${path}: VMM attached`)
@@ -145,7 +155,13 @@ class Server implements VfioUserServer {
         this.#tell('onDetach', () => this.#options.onDetach?.(reason))
       },
     })
-    this.#waiting.add(session)
+    if (keep?.resumed) this.#session = session
+    else this.#waiting.add(session)
+  }
+
+  #keep(kept: boolean): SessionKeep | undefined {
+    const { keep } = this.#options
+    return keep && { store: keep.store.scope('vmm'), notes: keep.notes, resumed: kept && keep.notes.attached }
   }
 
   #attach(session: Session): boolean {

@@ -6,22 +6,27 @@
  */
 
 import { describeError, PeerFault } from '../../../errors.ts'
+import { hangUp } from '../../../ffi/socket-calls.ts'
 import type { Log } from '../../../log.ts'
 import type { GuestMemory } from '../../../mem/guest-memory.ts'
+import type { Store } from '../../../store.ts'
 import type { PciFunction } from '../../pci/function.ts'
 import { Asks } from './asks.ts'
+import { CAREFUL_DATA_XFER, CarefulStream } from './careful-stream.ts'
 import { checkCoherency, type Coherency } from './coherency.ts'
 import { DmaTable, type UnsharedMemory } from './dma.ts'
 import { deviceInfo, irqInfo, regionInfo } from './info.ts'
 import { Irqs } from './irqs.ts'
 import { Regions } from './regions.ts'
-import { Stream } from './stream.ts'
+import { Stream, type MessageStream } from './stream.ts'
 import { parseVersion, writeVersion } from './version.ts'
+import type { VmmNotes } from './vmm-notes.ts'
 import {
   COMMAND,
   ERRNO,
   FLAG_ERROR,
   FLAG_NO_REPLY,
+  MAX_DATA_XFER,
   MAX_MESSAGE,
   MAX_MSG_FDS,
   setHeader,
@@ -35,10 +40,19 @@ import {
 /** A VMM says its version at once; who does not is none. */
 const HANDSHAKE_MS = 5000
 
+/** For a session that outlives its process: its descriptors, and what it has answered. */
+export interface SessionKeep {
+  readonly store: Store
+  readonly notes: VmmNotes
+  /** Another process had this connection before. */
+  readonly resumed: boolean
+}
+
 export interface SessionOptions {
   readonly memory: GuestMemory
   readonly pci: PciFunction
   readonly log: Log
+  readonly keep?: SessionKeep | undefined
   /** The VMM has introduced itself; false where the device is taken already. */
   readonly attach: () => boolean
   /** It got the device, and is about to be told so. */
@@ -60,7 +74,8 @@ export interface SessionCounters {
 export class Session {
   readonly counters: SessionCounters = { requests: 0, refused: 0, strayReplies: 0 }
   readonly #options: SessionOptions
-  readonly #stream: Stream
+  readonly #fd: number
+  readonly #stream: MessageStream
   readonly #dma: DmaTable
   readonly #irqs: Irqs
   readonly #asks: Asks
@@ -76,17 +91,26 @@ export class Session {
 
   /** Takes over `fd`. */
   constructor(fd: number, options: SessionOptions) {
+    this.#fd = fd
     this.#options = options
-    const { pci, memory, log } = options
+    const { pci, memory, log, keep } = options
+    this.#attached = keep?.resumed ?? false
     const bytes = new Uint8Array(new ArrayBuffer(MAX_MESSAGE))
     this.#reply = { bytes, view: new DataView(bytes.buffer) }
-    this.#dma = new DmaTable(memory, log)
-    this.#irqs = new Irqs(pci)
+    // Until the VMM has introduced itself there is nothing to keep, and nothing of another connection may be touched.
+    this.#dma = new DmaTable(memory, log, keep?.store.scope('dma'))
+    this.#irqs = new Irqs(pci, keep?.store.scope('irq'))
     this.#handlers = this.#table(new Regions(pci))
     this.#handshake = setTimeout(() => this.end(`no VERSION message within ${HANDSHAKE_MS / 1000} s`), HANDSHAKE_MS)
     this.#handshake.unref()
-    this.#stream = new Stream(fd, { message: (m) => this.#message(m), closed: (reason) => this.end(reason) })
+    const end = { message: (m: Message): void => this.#message(m), closed: (reason: string): void => this.end(reason) }
+    this.#stream = keep ? new CarefulStream(fd, end, keep.notes, keep.resumed) : new Stream(fd, end)
     this.#asks = new Asks((data, len) => !this.#stream.blocked && this.#stream.send(data, len))
+    if (!this.#attached) return
+    clearTimeout(this.#handshake)
+    this.#asks.limit = keep!.notes.dataLimit
+    pci.connectIrq(this.#irqs)
+    pci.resume?.()
   }
 
   get attached(): boolean {
@@ -106,8 +130,10 @@ export class Session {
     if (this.#ended) return
     this.#ended = true
     clearTimeout(this.#handshake)
+    const { pci, log, keep } = this.#options
+    // The keeper's copy must not keep the VMM waiting.
+    if (keep) hangUp(this.#fd)
     this.#stream.close()
-    const { pci, log } = this.#options
     if (this.#attached)
       try {
         pci.connectIrq(undefined)
@@ -118,6 +144,8 @@ export class Session {
     this.#irqs.close()
     this.#dma.close()
     this.#asks.close()
+    if (this.#attached) keep?.store.clear()
+    if (this.#attached) keep?.notes.clear()
     this.#options.ended(reason)
   }
 
@@ -186,9 +214,12 @@ export class Session {
     clearTimeout(this.#handshake)
     this.#attached = true
     this.#asks.limit = version.maxDataXfer
+    const { keep } = this.#options
+    keep?.store.keep('connection', [this.#fd])
+    if (keep) keep.notes.dataLimit = version.maxDataXfer
     this.#options.pci.connectIrq(this.#irqs)
     this.#options.attached()
-    return writeVersion(this.#reply)
+    return writeVersion(this.#reply, keep ? CAREFUL_DATA_XFER : MAX_DATA_XFER)
   }
 
   /** The one place that replies. */
@@ -200,7 +231,7 @@ export class Session {
       result < 0
         ? setHeader(view, message.id, message.command, 0, TYPE_REPLY | FLAG_ERROR, -result)
         : setHeader(view, message.id, message.command, result, TYPE_REPLY)
-    this.#stream.send(bytes, size)
+    this.#stream.reply(message.id, bytes, size)
   }
 
   /** QEMU asks for device info after it has mapped all of guest RAM; others map it later, but before interrupts. */

@@ -24,6 +24,18 @@ export interface StreamEnd {
   closed(reason: string): void
 }
 
+/** What the session needs of a stream: this one, or careful-stream.ts. */
+export interface MessageStream {
+  /** Whether a message could not be sent in full yet: send nothing more now. */
+  readonly blocked: boolean
+  /** Sends the first `len` bytes of `data`. False where the connection is over. Only while not `blocked`. */
+  send(data: Uint8Array, len: number): boolean
+  /** The same for the answer to request `id`. */
+  reply(id: number, data: Uint8Array, len: number): boolean
+  /** Ends the connection without a word to the end. */
+  close(): void
+}
+
 /** Descriptors that wait for the rest of the message they came with. */
 interface HeldFds {
   /** Where that message starts in the buffer. */
@@ -31,7 +43,7 @@ interface HeldFds {
   fds: number[]
 }
 
-export class Stream {
+export class Stream implements MessageStream {
   readonly #fd: number
   readonly #end: StreamEnd
   readonly #watch: Watch
@@ -62,12 +74,14 @@ export class Stream {
     this.#watch.want(true, false)
   }
 
-  /** Whether a message could not be sent in full yet: send nothing more now. */
   get blocked(): boolean {
     return this.#unsent !== undefined
   }
 
-  /** Sends the first `len` bytes of `data`. False where the connection is over. Only while not `blocked`. */
+  reply(_id: number, data: Uint8Array, len: number): boolean {
+    return this.send(data, len)
+  }
+
   send(data: Uint8Array, len: number): boolean {
     if (this.#closed) return false
     const sent = sendBytes(this.#fd, data, len)
@@ -82,7 +96,6 @@ export class Stream {
     return true
   }
 
-  /** Ends the connection without a word to the end. */
   close(): void {
     if (this.#closed) return
     this.#closed = true

@@ -11,9 +11,8 @@ const JSON_MAX = 4096
  * What we offer, exactly. QEMU reads a reply without JSON as if its own offer had been accepted, write_multiple
  * included, and takes a reply of at most 214 bytes.
  */
-const OFFER: Uint8Array = new TextEncoder().encode(
-  `${JSON.stringify({ capabilities: { max_msg_fds: MAX_MSG_FDS, max_data_xfer_size: MAX_DATA_XFER } })}\0`,
-)
+const offer = (maxDataXfer: number): string =>
+  `${JSON.stringify({ capabilities: { max_msg_fds: MAX_MSG_FDS, max_data_xfer_size: maxDataXfer } })}\0`
 
 /** What the VMM said; `maxDataXfer` bounds what we may ask of it. */
 export interface VmmVersion {
@@ -55,9 +54,10 @@ function maxDataXfer(text: string): number | undefined {
 }
 
 /** Writes our half; returns its length. */
-export function writeVersion(reply: Reply): number {
+export function writeVersion(reply: Reply, maxDataXfer: number): number {
   reply.view.setUint16(HEADER_SIZE + VERSION.major, 0, true)
   reply.view.setUint16(HEADER_SIZE + VERSION.minor, 0, true)
-  reply.bytes.set(OFFER, HEADER_SIZE + VERSION.json)
-  return VERSION.json + OFFER.length
+  const json = new TextEncoder().encode(offer(maxDataXfer))
+  reply.bytes.set(json, HEADER_SIZE + VERSION.json)
+  return VERSION.json + json.length
 }

@@ -1,0 +1,128 @@
+/**
+ * What the guest was told of each port, in the ledger: a successor goes on telling. Used by control.ts.
+ *
+ * Saved after what was told is published: who dies between the two tells it again, which no driver minds.
+ */
+
+import type { Ledger } from '../mem/ledger.ts'
+
+/** What there is to tell about one port, and what was told. */
+export interface PortNews {
+  exists: boolean
+  console: boolean
+  /** UTF-8, without NUL (§5.3.6.2). */
+  name: Uint8Array | undefined
+  size: { cols: number; rows: number } | undefined
+  open: boolean
+  /** What the guest was told. */
+  toldExists: boolean
+  toldOpen: boolean
+  /** What it still has to be told besides the difference of the above. */
+  owesRemove: boolean
+  owesConsole: boolean
+  owesName: boolean
+  owesSize: boolean
+  owesClose: boolean
+  /** The driver said PORT_READY since it was told of the port. */
+  ready: boolean
+  /** A driver was told of this port, in this life or an earlier one. */
+  known: boolean
+  /** The driver was told to forget an older port of this number. */
+  takenBack: boolean
+}
+
+const FLAGS = [
+  'exists',
+  'toldExists',
+  'toldOpen',
+  'owesRemove',
+  'owesConsole',
+  'owesName',
+  'owesSize',
+  'owesClose',
+  'ready',
+  'known',
+  'takenBack',
+] as const
+const PRESENT = 1 << FLAGS.length
+
+export class ControlNotes {
+  readonly #flags: Uint32Array
+  /** cols | rows << 16; 0 where the size is not known. */
+  readonly #sizes: Uint32Array
+  /** A message of the guest whose buffer is going back, and that is not done yet: see `begin`. */
+  readonly #message: Uint32Array
+  /** What another process has left is still to be read. */
+  #unread: boolean
+
+  constructor(maxPorts: number, ledger: Ledger) {
+    this.#flags = ledger.u32(maxPorts + 1)
+    this.#sizes = ledger.u32(maxPorts)
+    this.#message = ledger.u32(3)
+    this.#unread = ledger.resumed
+  }
+
+  save(ports: readonly (PortNews | undefined)[], all: number): void {
+    if (this.#unread) return
+    const last = this.#flags.length - 1
+    for (let id = 0; id < last; id++) {
+      const port = ports[id]
+      let flags = 0
+      if (port) {
+        flags = PRESENT
+        for (let i = 0; i < FLAGS.length; i++) if (port[FLAGS[i]!]) flags |= 1 << i
+        this.#sizes[id] = port.size ? port.size.cols | (port.size.rows << 16) : 0
+      }
+      this.#flags[id] = flags
+    }
+    this.#flags[last] = all
+  }
+
+  /** Brings `ports`, which have been added as new ones, to where they were; returns what was given to `save`. */
+  resume(ports: (PortNews | undefined)[]): number {
+    this.#unread = false
+    const last = this.#flags.length - 1
+    for (let id = 0; id < last; id++) {
+      const flags = this.#flags[id]!
+      const now = ports[id]
+      // Gone, and its farewell is still to be said; or added again, and never saved.
+      if ((flags & PRESENT) === 0 || (!now && (flags & (1 << FLAGS.indexOf('owesRemove'))) === 0)) continue
+      const port: PortNews = (ports[id] = now ?? farewell())
+      const { exists } = port
+      for (let i = 0; i < FLAGS.length; i++) port[FLAGS[i]!] = (flags & (1 << i)) !== 0
+      port.exists = exists
+      const size = this.#sizes[id]!
+      if (exists && size !== 0) port.size = { cols: size & 0xffff, rows: size >>> 16 }
+    }
+    return this.#flags[last]!
+  }
+
+  /** The driver starts from nothing: whatever was left does not count. */
+  reset(): void {
+    this.#unread = false
+  }
+
+  /** Before the buffer of a message goes back. Doing one twice is harmless, losing one is not. */
+  begin(id: number, event: number, value: number): void {
+    this.#message[0] = id
+    this.#message[1] = event | (value << 16)
+    this.#message[2] = 1
+  }
+
+  done(): void {
+    this.#message[2] = 0
+  }
+
+  /** The message that the process before did not get done. */
+  undone(): { id: number; event: number; value: number } | undefined {
+    if (this.#message[2] !== 1) return undefined
+    const [id, word] = [this.#message[0]!, this.#message[1]!]
+    return { id, event: word & 0xffff, value: word >>> 16 }
+  }
+}
+
+function farewell(): PortNews {
+  const base = { exists: false, console: false, name: undefined, size: undefined, open: false }
+  const flags = Object.fromEntries(FLAGS.map((key) => [key, false])) as Record<(typeof FLAGS)[number], boolean>
+  return { ...flags, ...base }
+}
