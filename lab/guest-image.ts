@@ -7,6 +7,7 @@ import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { copyFile, mkdir, readdir, rename } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { BUNDLE_MAIN, writeBundle } from './bundle.ts'
 import { command, tryCommand } from './command.ts'
 import { VIRTIO_MODULES } from './fetch/kernel.ts'
 import type { GuestOptions } from './initramfs.ts'
@@ -14,8 +15,8 @@ import { cacheRoot, findProgram, repoRoot } from './paths.ts'
 
 /** Where the package lies in the guest. */
 export const GUEST_HOME = '/opt/vmchannel'
-/** Starts the guest half there. */
-export const GUEST_COMMAND: string = `node ${GUEST_HOME}/dist/src/guest/main.js`
+/** Starts the guest half there: the bundle. */
+export const GUEST_COMMAND: string = `node ${GUEST_HOME}/${BUNDLE_MAIN}`
 /** What it needs of the kernel, to be inserted by hand or by modprobe. */
 export const GUEST_MODULES: readonly string[] = ['uio_pci_generic', 'cuse', 'vfio_pci', 'vfio_iommu_type1']
 
@@ -28,13 +29,18 @@ export interface NodeGuestOptions {
 
 /** What `guestImage` needs to make an image with Node. */
 export async function nodeGuest(options: NodeGuestOptions = {}): Promise<GuestOptions> {
-  const node = await strippedNode(options.node ?? process.execPath)
-  const files: Record<string, string> = { '/bin/node': node, ...(await libraries(node)), ...(await koffi()) }
+  const files = { ...(await nodeFiles(options.node)), ...(await koffi()) }
   return {
     modules: [...VIRTIO_MODULES, 'virtio_blk', ...GUEST_MODULES, ...(options.modules ?? [])],
     files,
     init: `mkdir -p ${GUEST_HOME} && tar xf /dev/vda -C ${GUEST_HOME}\n`,
   }
+}
+
+/** Node and its libraries: path in the guest → file. */
+export async function nodeFiles(path: string = process.execPath): Promise<Record<string, string>> {
+  const node = await strippedNode(path)
+  return { '/bin/node': node, ...(await libraries(node)) }
 }
 
 export interface CodeDisk {
@@ -43,11 +49,25 @@ export interface CodeDisk {
   remove(): void
 }
 
-/** What `tsc -b` has made, as a disk: the guest's init unpacks it. */
+/** The bundle, and what `tsc -b` has made, as a disk: the guest's init unpacks it. */
 export async function codeDisk(): Promise<CodeDisk> {
   const folder = mkdtempSync(join(tmpdir(), 'vmchannel-code-'))
   const path = join(folder, 'code.tar')
-  const words = ['--exclude=*.map', '--exclude=*.d.ts', '-C', repoRoot(), 'package.json', 'dist/src']
+  const bundle = join(folder, 'bundle')
+  await writeBundle(bundle)
+  const words = [
+    '-C',
+    bundle,
+    '.',
+    '--exclude=*.map',
+    '--exclude=*.d.ts',
+    '-C',
+    repoRoot(),
+    'package.json',
+    'dist/src',
+    'examples',
+    'test/guest/programs',
+  ]
   await command('tar', ['cf', path, ...words])
   return {
     args: [
