@@ -17,6 +17,7 @@ export interface ServedVm {
   queueSize?: number
   vectors?: number
   resizeOrder?: 'cols-rows' | 'rows-cols'
+  iommuPlatform?: boolean
   /** In the string form. */
   ports: string[]
 }
@@ -48,6 +49,7 @@ const VM_ENTRIES = {
   'queue-size': v.optional(whole(2, 32768)),
   vectors: v.optional(whole(2, 2048)),
   'resize-order': v.optional(v.picklist(['cols-rows', 'rows-cols'], 'is neither "cols-rows" nor "rows-cols"')),
+  'iommu-platform': v.optional(v.boolean()),
   ports: v.optional(
     v.array(v.union([v.string(), v.record(v.string(), v.unknown())], 'is neither a string nor a table')),
   ),
@@ -105,6 +107,7 @@ function readVm(table: Record<string, unknown>, at: number, name: string): Serve
   if (raw['queue-size'] !== undefined) vm.queueSize = raw['queue-size']
   if (raw.vectors !== undefined) vm.vectors = raw.vectors
   if (raw['resize-order'] !== undefined) vm.resizeOrder = raw['resize-order']
+  if (raw['iommu-platform'] !== undefined) vm.iommuPlatform = raw['iommu-platform']
   return vm
 }
 
@@ -149,13 +152,14 @@ export function formatServeConfig(config: ServeConfig): string {
   if (control !== undefined) table['control'] = control
   if (log !== undefined) table['log'] = log
   if (memory !== undefined) table['memory'] = memory
-  table['vm'] = vms.map(({ name, socket, maxPorts, queueSize, vectors, resizeOrder, ports }) => ({
+  table['vm'] = vms.map(({ name, socket, maxPorts, queueSize, vectors, resizeOrder, iommuPlatform, ports }) => ({
     name,
     ...(socket === undefined ? {} : { socket }),
     ...(maxPorts === undefined ? {} : { 'max-ports': maxPorts }),
     ...(queueSize === undefined ? {} : { 'queue-size': queueSize }),
     ...(vectors === undefined ? {} : { vectors }),
     ...(resizeOrder === undefined ? {} : { 'resize-order': resizeOrder }),
+    ...(iommuPlatform === undefined ? {} : { 'iommu-platform': iommuPlatform }),
     ports,
   }))
   return `${stringify(table).trimEnd()}\n`

@@ -57,7 +57,7 @@ function prepare(
   options: OwnOptions,
 ): { config: DaemonConfig; start: StartOptions } {
   const names = vmNames(plan.devices, argv)
-  const vms = plan.devices.map(({ maxPorts, ports }, at) => ({ name: names[at]!, maxPorts, ports }))
+  const vms = plan.devices.map(({ id: _id, origin: _origin, ...options }, at) => ({ ...options, name: names[at]! }))
   const ports = plan.devices.flatMap((device) => device.ports)
   const start: StartOptions = { detached: true }
   const waiting = ports.filter(({ chardev }) => 'wait' in chardev && chardev.wait)

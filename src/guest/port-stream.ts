@@ -137,7 +137,8 @@ export class GuestPortStream extends Duplex implements StreamEnd {
   override _read(): void {
     if (!this.#full) return
     this.#full = false
-    this.#chardev.writable()
+    // What is about to be read still counts as kept here, and nobody would ask again.
+    process.nextTick(() => this.#chardev.writable())
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {

@@ -5,9 +5,9 @@
  */
 
 import { VmchannelError } from '../errors.ts'
-import { describeArgument, type Argument } from './command-line.ts'
+import { argumentOptions, describeArgument, type Argument } from './command-line.ts'
 import { mergeOptions } from './memory.ts'
-import { optionBoolean, optionText } from './option.ts'
+import { optionBoolean, optionText, type OptionString } from './option.ts'
 
 /** A state saved by QEMU has nothing of our device in it, and QEMU would not say a word about that. */
 export function refuseIncoming(list: readonly Argument[]): void {
@@ -47,6 +47,34 @@ export function machineObstacle(list: readonly Argument[]): VmchannelError | und
       'ERR_VMCHANNEL_USAGE',
       '-only-migratable: a machine with a vmchannel device cannot be migrated, QEMU would lose its state',
       { hint: 'leave -only-migratable out, or give each -virtioserial transport=qemu' },
+    )
+  }
+  return iommuObstacle(list)
+}
+
+/** Virtual IOMMUs as -device; those of the machine types that we run on are all of this kind. */
+const IOMMU = /^(intel-iommu|amd-iommu|virtio-iommu-pci)$/
+
+function iommus(list: readonly Argument[]): OptionString[] {
+  const devices = list.flatMap((one) => (one.name === 'device' ? (argumentOptions(one) ?? []) : []))
+  return devices.filter((option) => IOMMU.test(optionText(option, 'driver') ?? ''))
+}
+
+/** Whether what the guest gives a device as an address is translated before it is one. */
+export function behindIommu(list: readonly Argument[]): boolean {
+  return iommus(list).length > 0
+}
+
+/** A device in another process has to be told of each mapping, and not every IOMMU of QEMU hears of all of them. */
+function iommuObstacle(list: readonly Argument[]): VmchannelError | undefined {
+  for (const option of iommus(list)) {
+    const driver = optionText(option, 'driver')!
+    const needed = { 'intel-iommu': 'caching-mode', 'amd-iommu': 'dma-remap' }[driver]
+    if (needed === undefined || optionBoolean(option, needed, false) === true) continue
+    return new VmchannelError(
+      'ERR_VMCHANNEL_USAGE',
+      `-device ${driver} without ${needed}=on tells no device outside of QEMU what the guest maps`,
+      { hint: `add it: -device ${driver},${needed}=on, or leave the IOMMU out` },
     )
   }
   return undefined

@@ -15,7 +15,7 @@ import {
   type Argument,
 } from './command-line.ts'
 import { planMemory, type FileKind, type MemoryPlan } from './memory.ts'
-import { machineObstacle, refuseIncoming } from './obstacles.ts'
+import { behindIommu, machineObstacle, refuseIncoming } from './obstacles.ts'
 import { optionText, type JsonValue } from './option.ts'
 import { planQemuDevice, type QemuOwnDevice } from './own-device.ts'
 import { ownDevice, ownPorts } from './own-ports.ts'
@@ -44,6 +44,8 @@ export interface PlannedDevice {
   maxPorts: number
   /** All with their numbers. */
   ports: PortSpec[]
+  /** The machine has a virtual IOMMU, and the device says that it is behind one. */
+  iommuPlatform?: boolean
 }
 
 export interface Plan {
@@ -60,7 +62,7 @@ export interface Plan {
   warnings: string[]
 }
 
-interface Draft extends PlannedDevice {
+interface Draft extends Omit<PlannedDevice, 'iommuPlatform'> {
   properties: Record<string, JsonValue>
   /** Where it goes on the command line; at the end where undefined. */
   place: Argument | undefined
@@ -114,6 +116,7 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
     return leaveAlone(given, why, warnings, planTheirs())
   }
   refuseIncoming(list)
+  const iommu = behindIommu(list) ? { iommuPlatform: true } : {}
   for (const device of kept) noteNames(device, names)
   const drafts = serial.map((device) => draftCarried(device, ids, names, warnings))
   for (const device of serial) warnings.push(...slotWarning(device, list))
@@ -122,7 +125,7 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
   warnings.push(...memory.warnings)
   return {
     passThrough: undefined,
-    devices: drafts.map(({ id, origin, maxPorts, ports }) => ({ id, origin, maxPorts, ports })),
+    devices: drafts.map(({ id, origin, maxPorts, ports }) => ({ id, origin, maxPorts, ports, ...iommu })),
     qemuArgs: (socketPaths) => [...writeArguments(rest, drafts, taken(serial), memory, socketPaths), ...added.args],
     takenFds: drafts.flatMap((draft) => draft.ports.flatMap(inheritedFd)),
     mentionedFds: [...mentionedFds(given), ...added.fds],

@@ -38,18 +38,20 @@ const PASSED: Readonly<Record<string, 'text' | 'number' | 'boolean'>> = {
   romsize: 'number',
 }
 
-/** How QEMU's device does its work; ours does it its own way, and no guest depends on it. */
+/**
+ * How QEMU's device does its work; ours does it its own way, and no guest depends on it. (Ours is behind an IOMMU where
+ * there is one, and says so.)
+ */
 const IMMATERIAL = new Set(
   (
     'vectors ioeventfd event_idx indirect_desc any_layout notify_on_empty queue_reset disable-legacy page-per-vq ' +
-    'modern-pio-notify use-disabled-flag use-started class'
+    'modern-pio-notify use-disabled-flag use-started class iommu_platform'
   ).split(' '),
 )
 
 /** Things that a guest or an operator counts on, and that ours has not. The value that turns them on. */
 const MISSING: Readonly<Record<string, string>> = {
   'disable-modern': 'a device of the old interface alone',
-  iommu_platform: 'a virtual IOMMU',
   ats: 'address translation services',
   aer: 'advanced error reporting',
   packed: 'packed rings',

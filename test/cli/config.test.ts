@@ -21,6 +21,7 @@ max-ports = 8
 queue-size = 128
 vectors = 4
 resize-order = "rows-cols"
+iommu-platform = true
 ports = [
   "unix:/run/web.sock,name=org.example.0",
   { to = "pty", console = true, cols = 80, rows = 24 },
@@ -44,6 +45,7 @@ describe('a file', () => {
           queueSize: 128,
           vectors: 4,
           resizeOrder: 'rows-cols',
+          iommuPlatform: true,
           ports: [
             'unix:/run/web.sock,name=org.example.0',
             'pty,console=on,policy=drop-oldest,buffer=64K,cols=80,rows=24',

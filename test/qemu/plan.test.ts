@@ -20,6 +20,16 @@ const LIBGUESTFS = `-global virtio-blk-pci.scsi=off -no-user-config -nodefaults 
   -chardev socket,path=/tmp/libguestfsXX/guestfsd.sock,id=channel0
   -device virtserialport,chardev=channel0,name=org.libguestfs.channel.0 -append panic=1`
 
+it('a device behind a virtual IOMMU says so', () => {
+  const [device] = plan('-device intel-iommu,caching-mode=on -virtioserial pty').devices
+  expect(device).toMatchObject({ iommuPlatform: true })
+  const carried = plan(
+    '-device virtio-iommu-pci -device virtio-serial,iommu_platform=on -chardev pty,id=c -device virtserialport,chardev=c',
+  )
+  expect(carried).toMatchObject({ warnings: [], devices: [{ iommuPlatform: true }] })
+  expect(() => plan('-device intel-iommu,intremap=on -virtioserial pty')).toThrow(/without caching-mode=on/)
+})
+
 describe('libguestfs', () => {
   it('has its channel carried: a client of the socket that it listens on', () => {
     const made = plan(LIBGUESTFS)
