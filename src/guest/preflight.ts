@@ -13,6 +13,7 @@ import {
   type PciFunction,
 } from '../driver/attach/pci-sysfs.ts'
 import { VmchannelError } from '../errors.ts'
+import { PCI_CAP_ID_VNDR, PCI_CAPABILITY_LIST, VIRTIO_PCI_CAP_COMMON_CFG } from '../spec/pci.ts'
 
 /** Drivers that a device may be with when we come. */
 const OURS_TO_TAKE = ['virtio-pci', 'uio_pci_generic', 'vfio-pci']
@@ -65,6 +66,19 @@ export function chooseDevice(wanted: string | undefined): PciFunction {
   if (first) return first
   throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', 'this machine has no virtio-serial device on PCI', {
     hint: 'Give it one on the host: vmchannel qemu -virtioserial …, or -device virtio-serial-pci.',
+  })
+}
+
+/** Refuses a transitional device that has only its legacy interface (§4.1.2.1): it has no capabilities of virtio. */
+export function checkModern(pci: PciFunction): void {
+  const config = readFileSync(join(pci.path, 'config'))
+  let at = config.length > PCI_CAPABILITY_LIST ? config[PCI_CAPABILITY_LIST]! & ~3 : 0
+  for (let seen = 0; at >= 0x40 && at + 4 <= config.length && seen < 48; seen++) {
+    if (config[at] === PCI_CAP_ID_VNDR && config[at + 3] === VIRTIO_PCI_CAP_COMMON_CFG) return
+    at = config[at + 1]! & ~3
+  }
+  throw new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', `${pci.bdf} has only the interface from before virtio 1.0`, {
+    hint: 'The kernel can drive it, this driver cannot. Give the device disable-modern=off on the host (QEMU), or leave it out.',
   })
 }
 

@@ -12,7 +12,7 @@ import { ConsoleDriver } from '../driver/console.ts'
 import type { DriverPortEvent } from '../driver/port-settings.ts'
 import { PeerFault, VmchannelError } from '../errors.ts'
 import { SILENT, type Log } from '../log.ts'
-import { checkFree, checkModules, checkRoot, chooseDevice, suggestDriver } from './preflight.ts'
+import { checkFree, checkModern, checkModules, checkRoot, chooseDevice, suggestDriver } from './preflight.ts'
 
 export interface SessionOptions {
   /** Address of the device, as lspci prints it; default: the first virtio-serial device. */
@@ -53,6 +53,7 @@ export function startSession(options: SessionOptions, view: PortView): GuestSess
   const log = options.log ?? SILENT
   checkRoot()
   const pci = chooseDevice(options.device)
+  checkModern(pci)
   if (!options.force) checkFree(pci)
   const driver = options.driver ?? suggestDriver(pci)
   checkModules(driver === 'vfio' ? VFIO_DRIVER : UIO_DRIVER)

@@ -123,7 +123,12 @@ describe("our driver on QEMU's device", () => {
       9,
       /is behind no IOMMU.*\n.*intel-iommu,intremap=on/,
     ],
-    ['only the old interface', `${GUEST_COMMAND} --device 00:12.0`, 5, /cannot be driven.*\n.*disable-modern=on/],
+    [
+      'only the old interface',
+      `${GUEST_COMMAND} --device 00:12.0`,
+      5,
+      /00:12.0 has only the interface from before virtio 1\.0.*\n.*disable-modern=off/,
+    ],
   ])('says what is wrong: %s', async (_, command, code, text) => {
     const { status, output } = await machine.run(command)
     expect(output).toMatch(text)
@@ -132,6 +137,17 @@ describe("our driver on QEMU's device", () => {
     expect(await machine.sh('for d in /sys/bus/pci/devices/0000:00:1[12].0/driver; do readlink $d; done')).toMatch(
       /virtio-pci.*virtio-pci/s,
     )
+  })
+
+  it('gives way where a name in /dev is taken', async () => {
+    await machine.sh('echo mine > /dev/vmch0; mkdir -p /dev/virtio-ports; echo mine > /dev/virtio-ports/three')
+    const driver = await startDriver(machine, '--device 00:11.0')
+    await guestPath(machine, '/dev/vmch1')
+    await driver.waitForOutput(/port 1: \/dev\/virtio-ports\/three exists already; it is \/dev\/vmch1 only/)
+    driver.kill(15)
+    await driver.wait()
+    expect(await machine.sh('cat /dev/vmch0 /dev/virtio-ports/three')).toBe('mine\nmine')
+    await machine.sh('rm /dev/vmch0 /dev/virtio-ports/three; rmdir /dev/virtio-ports')
   })
 
   it('says that another one drives the device already', async () => {
@@ -153,5 +169,16 @@ describe("our driver on QEMU's device", () => {
     )
     expect(output).toMatch(/no huge page of 2 MiB is free \(there are 0\).*\n.*hugepages=8/)
     expect(status).toBe(7)
+  })
+
+  // Last: there is no way back from it.
+  it('says that the kernel is in lockdown', async () => {
+    await machine.sh('mount -t securityfs s /sys/kernel/security && echo integrity > /sys/kernel/security/lockdown')
+    const { status, output } = await machine.run(`${GUEST_COMMAND} --device 00:11.0`)
+    expect(output).toMatch(/lockdown \(Secure Boot\)/)
+    expect(output).not.toMatch(/\n\s+at /)
+    expect(status).toBe(9)
+    await guestPath(machine, '/sys/bus/pci/devices/0000:00:11.0/driver')
+    expect(await machine.sh('readlink /sys/bus/pci/devices/0000:00:11.0/driver')).toMatch(/virtio-pci/)
   })
 })

@@ -64,6 +64,6 @@ export function attachError(bdf: string, error: unknown): unknown {
   if (!(error instanceof PeerFault)) return error
   return new VmchannelError('ERR_VMCHANNEL_NOT_FOUND', `${bdf} cannot be driven: ${error.message}`, {
     cause: error,
-    hint: 'It is given back. A device with disable-modern=on has only the old interface, which is not supported.',
+    hint: 'It is given back. The log of the device, or of QEMU, may say more.',
   })
 }
