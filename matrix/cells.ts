@@ -13,6 +13,8 @@ export interface Cell {
   /** None under qtest: there is no guest. */
   kernel: KernelSeries | undefined
   qemu: QemuSeries
+  /** The device is behind a virtual IOMMU, as VFIO needs it. */
+  iommu: boolean
   /** Why it cannot be; it is in the table all the same. */
   never?: string
 }
@@ -33,20 +35,25 @@ export function allCells(): Cell[] {
         // A cell that cannot be is one line, whatever the kernel.
         const never = impossible(device, shape, driver, qemu)
         for (const kernel of driver === 'qtest' || never !== undefined ? [undefined] : KERNELS)
-          cells.push({ device, shape, driver, kernel, qemu, ...(never === undefined ? {} : { never }) })
+          cells.push({
+            ...{ device, shape, driver, kernel, qemu, iommu: driver === 'vfio' },
+            ...(never === undefined ? {} : { never }),
+          })
       }
+  for (const device of ['ours', 'qemu'] as const)
+    cells.push({ device, shape: 'modern', driver: 'linux', kernel: '6.1', qemu: '11.1', iommu: true })
   return cells
 }
 
 /** One cell of each kind, for a test: what the guests of the other tests leave out. */
 export function shortCells(): Cell[] {
-  const wanted = ['ours modern vfio 6.1 11.1', 'qemu transitional linux 6.1 7.2', 'qemu modern qtest - 11.1']
+  const wanted = ['ours modern vfio 6.1 11.1 iommu', 'qemu transitional linux 6.1 7.2', 'qemu modern qtest - 11.1']
   return allCells().filter((cell) => wanted.includes(cellName(cell)))
 }
 
-/** "ours modern uio 6.1 11.1". */
-export function cellName({ device, shape, driver, kernel, qemu }: Cell): string {
-  return [device, shape, driver, kernel ?? '-', qemu].join(' ')
+/** "ours modern vfio 6.1 11.1 iommu". */
+export function cellName({ device, shape, driver, kernel, qemu, iommu }: Cell): string {
+  return [device, shape, driver, kernel ?? '-', qemu, ...(iommu ? ['iommu'] : [])].join(' ')
 }
 
 function impossible(device: CellDevice, shape: Shape, driver: CellDriver, qemu: QemuSeries): string | undefined {

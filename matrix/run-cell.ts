@@ -24,6 +24,8 @@ export interface CellResult {
   status: 'pass' | 'fail' | 'n/a'
   why: string
   shape: Shape
+  /** Behind a virtual IOMMU. */
+  iommu: boolean
   /** Checks that passed. */
   checked: string[]
   seconds: number
@@ -45,7 +47,7 @@ export async function runCell(cell: Cell): Promise<CellResult> {
   const { device, driver, shape } = cell
   const result: CellResult = {
     ...{ device, driver, kernel: cell.kernel ?? null, qemu: cell.qemu, status: 'pass', why: '' },
-    ...{ shape, checked: [], seconds: 0 },
+    ...{ shape, iommu: cell.iommu, checked: [], seconds: 0 },
   }
   if (cell.never !== undefined) return { ...result, status: 'n/a', why: cell.never }
   const begun = Date.now()
@@ -70,7 +72,7 @@ export async function runCell(cell: Cell): Promise<CellResult> {
 }
 
 async function setUp(cell: Cell, undo: (() => Promise<void> | void)[], result: CellResult): Promise<Sides> {
-  const behind = cell.driver === 'vfio'
+  const behind = cell.iommu
   const host = await ConsoleHost.start({
     ...{ device: cell.device, slot: SLOT, ports: PORTS },
     qemuDevice: `${QEMU_SHAPE[cell.shape]}${behind ? ',iommu_platform=on' : ''}`,
