@@ -30,7 +30,8 @@ describe('A7, a device that lies', () => {
   it('interrupts at every step before DRIVER_OK: nothing is served, nothing is notified, and it starts', () => {
     let storms = 0
     const pair = fakePair((fake) => {
-      const { enableQueue, acceptFeatures } = fake
+      const enable = fake.enableQueue.bind(fake)
+      const accept = fake.acceptFeatures.bind(fake)
       const storm = (): void => {
         storms++
         for (let queue = 0; queue < 10; queue++) fake.host.interruptQueue(queue)
@@ -38,10 +39,10 @@ describe('A7, a device that lies', () => {
       }
       fake.acceptFeatures = () => {
         storm()
-        return acceptFeatures.call(fake)
+        return accept()
       }
       fake.enableQueue = (...args) => {
-        const done = enableQueue.apply(fake, args)
+        const done = enable(...args)
         // And something to find, if it looked.
         fake.rings[args[0]]!.publishUsedIdx(0)
         storm()

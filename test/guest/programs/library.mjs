@@ -92,14 +92,15 @@ const commands = {
   },
 }
 
+async function answer({ id, command, ...rest }) {
+  try {
+    return { id, result: await commands[command](rest) }
+  } catch (error) {
+    return { id, error: String(error) }
+  }
+}
+
 const control = await device.open('control')
 console.log('ready')
-for await (const line of createInterface({ input: control })) {
-  const { id, command, ...rest } = JSON.parse(line)
-  Promise.resolve(commands[command](rest))
-    .then(
-      (result) => ({ id, result }),
-      (error) => ({ id, error: String(error) }),
-    )
-    .then((answer) => control.write(`${JSON.stringify(answer)}\n`))
-}
+for await (const line of createInterface({ input: control }))
+  void answer(JSON.parse(line)).then((said) => control.write(`${JSON.stringify(said)}\n`))
