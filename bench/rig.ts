@@ -5,8 +5,9 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { ensureKernel } from '../lab/fetch/kernel.ts'
+import { ensureKernel, VIRTIO_MODULES } from '../lab/fetch/kernel.ts'
 import { ensureQemu } from '../lab/fetch/qemu.ts'
+import type { GuestOptions } from '../lab/initramfs.ts'
 import { Machine } from '../lab/machine.ts'
 import { portNode } from '../lab/ports.ts'
 import { vmtest, type VmtestName, type VmtestResults } from '../lab/vmtest.ts'
@@ -15,6 +16,11 @@ import type { BenchRig, Side } from './case.ts'
 import { peerProgram, startPeer, type PeerResult } from './peer.ts'
 
 const MEMORY = '512M'
+const ADDRESS = '10.0.2.100:1234'
+const NETWORK_GUEST: GuestOptions = {
+  modules: [...VIRTIO_MODULES, 'virtio_net'],
+  init: 'ip link set eth0 up; ip addr add 10.0.2.15/24 dev eth0\n',
+}
 
 export class Rig implements BenchRig {
   readonly machine: Machine
@@ -26,13 +32,15 @@ export class Rig implements BenchRig {
   /** Character device in the guest. */
   readonly #node: Record<Side, string>
 
-  static async start(): Promise<Rig> {
+  /** `theirs`: QEMU's own device, or a connection over its user networking, which has no console. */
+  static async start(theirs: 'device' | 'usernet' = 'device'): Promise<Rig> {
+    const network = theirs === 'usernet'
     const qemu = await ensureQemu()
     const kernel = await ensureKernel('6.1')
     const peer = await peerProgram()
     const folder = await mkdtemp(join(tmpdir(), 'vmchannel-bench-'))
     const ours = join(folder, 'ours.sock')
-    const theirs = join(folder, 'theirs.sock')
+    const socket = join(folder, 'theirs.sock')
     const device = await startDevice({
       stateDir: join(folder, 'state'),
       vms: [{ ports: [`unix:${ours},name=bench.ours`, `unix:${consoleOf(ours)},name=hvc.ours,console=on`] }],
@@ -48,14 +56,15 @@ export class Rig implements BenchRig {
         args: [
           ...['-object', `memory-backend-memfd,id=mem0,size=${MEMORY},share=on`],
           ...device.vms[0]!.qemuArgs,
-          ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=theirs,path=${theirs},server=on,wait=off`],
-          ...['-device', 'virtserialport,chardev=theirs,name=bench.qemu'],
-          ...['-chardev', `socket,id=hvc,path=${consoleOf(theirs)},server=on,wait=off`],
-          ...['-device', 'virtconsole,chardev=hvc,name=hvc.qemu'],
+          ...(network ? networkArgs(socket) : deviceArgs(socket)),
         ],
+        ...(network ? { guest: NETWORK_GUEST } : {}),
       })
-      const nodes = { ours: await portNode(machine, 'bench.ours'), qemu: await portNode(machine, 'bench.qemu') }
-      return new Rig(machine, device, folder, peer, { ours, qemu: theirs }, nodes, qemu.version, kernel.release)
+      const nodes = {
+        ours: await portNode(machine, 'bench.ours'),
+        qemu: network ? `tcp:${ADDRESS}` : await portNode(machine, 'bench.qemu'),
+      }
+      return new Rig(machine, device, folder, peer, { ours, qemu: socket }, nodes, qemu.version, kernel.release)
     } catch (error) {
       await stop(device, folder)
       throw error
@@ -91,6 +100,11 @@ export class Rig implements BenchRig {
     return startPeer(this.#peer, this.#socket[side], mode, ...words)
   }
 
+  /** What a program in the guest opens. */
+  node(side: Side): string {
+    return this.#node[side]
+  }
+
   consolePeer(side: Side, bytes: number): Promise<() => Promise<PeerResult>> {
     return startPeer(this.#peer, consoleOf(this.#socket[side]), 'sink', bytes)
   }
@@ -114,6 +128,23 @@ export class Rig implements BenchRig {
     await this.machine.close()
     await stop(this.#device, this.#folder)
   }
+}
+
+function deviceArgs(socket: string): string[] {
+  return [
+    ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=theirs,path=${socket},server=on,wait=off`],
+    ...['-device', 'virtserialport,chardev=theirs,name=bench.qemu'],
+    ...['-chardev', `socket,id=hvc,path=${consoleOf(socket)},server=on,wait=off`],
+    ...['-device', 'virtconsole,chardev=hvc,name=hvc.qemu'],
+  ]
+}
+
+function networkArgs(socket: string): string[] {
+  return [
+    ...['-chardev', `socket,id=theirs,path=${socket},server=on,wait=off`],
+    ...['-netdev', `user,id=net,restrict=on,guestfwd=tcp:${ADDRESS}-chardev:theirs`],
+    ...['-device', 'virtio-net-pci,netdev=net,romfile='],
+  ]
 }
 
 /** The console's socket lies beside the port's. */

@@ -4,8 +4,9 @@ import type { CaseInfo, Suite } from './case.ts'
 import { GUEST } from './guest.ts'
 import { NATIVE } from './native.ts'
 import { RING } from './ring.ts'
+import { USERNET } from './usernet.ts'
 
-export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END, GUEST]
+export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END, USERNET, GUEST]
 
 export const ALL_IDS: readonly string[] = SUITES.flatMap(({ cases }) => cases.flatMap(({ ids }) => ids))
 

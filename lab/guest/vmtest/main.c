@@ -1,8 +1,13 @@
 /*
  * vmtest: what a test wants to do to a character device inside the guest. The last line of output is the result, as
- * JSON; sub-commands that wait print a line "ready" first. lab/machine.ts runs it.
+ * JSON; sub-commands that wait print a line "ready" first. A device may be a TCP connection, tcp:ADDRESS:PORT, to hold
+ * devices against. lab/vmtest.ts runs it.
  */
 #include "common.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 static const struct {
   const char *name;
@@ -86,8 +91,24 @@ bool take_flag(int *argc, char **argv, const char *name) {
   return false;
 }
 
+/* "tcp:ADDRESS:PORT" */
+static int dial(const char *place) {
+  char text[64];
+  int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  snprintf(text, sizeof text, "%s", place + strlen("tcp:"));
+  char *port = strchr(text, ':');
+  if (port) *port++ = 0;
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port ? (uint16_t)atoi(port) : 0)};
+  if (inet_pton(AF_INET, text, &to.sin_addr) != 1) {
+    errno = EINVAL;
+    return -1;
+  }
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  return connect(fd, (struct sockaddr *)&to, sizeof to) < 0 ? -1 : fd;
+}
+
 int open_device(const char *path, int flags) {
-  int fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+  int fd = strncmp(path, "tcp:", 4) == 0 ? dial(path) : open(path, flags | O_CLOEXEC | O_NOCTTY);
   if (fd < 0) die("open", path);
   return fd;
 }
