@@ -59,7 +59,7 @@ export interface Suite {
 }
 
 export function makeSuite<R extends BenchRig>(cases: readonly Case<R>[], startRig: () => Promise<R>): Suite {
-  const find = (info: CaseInfo): Case<R> => cases.find((measured) => measured === info)!
+  const find = (info: CaseInfo): Case<R> => cases.find(({ ids }) => ids[0] === info.ids[0])!
   return {
     cases,
     async start() {

@@ -11,3 +11,10 @@ export function cpuSeconds(pid: number): number {
     .split(' ')
   return (Number(words[11]) + Number(words[12])) / TICKS
 }
+
+/** Bytes that a process has for itself, with its part of what several share; not the guests' own memory. */
+export function ownMemory(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1')
+  const kilobytes = [...text.matchAll(/^Pss_(?:Anon|File):\s+(\d+) kB/gm)].map((found) => Number(found[1]))
+  return kilobytes.reduce((sum, one) => sum + one, 0) * 1024
+}

@@ -3,7 +3,7 @@
  * (`-accel qtest`), so that nothing is measured but driver half, device and socket. A kick costs a command of qtest,
  * which is why they come in batches; an interrupt is an eventfd. The limit is the same two processes on one socket.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { BareMachine } from '../lab/bare-machine.ts'
@@ -18,6 +18,7 @@ import { Iovec } from '../src/mem/iovec.ts'
 import { makeSuite, type BenchRig, type Case, type Side, type Suite } from './case.ts'
 import { peerProgram, startPeer, type PeerResult } from './peer.ts'
 import { Tap } from './tap.ts'
+import { stopDevice, until } from './wait.ts'
 
 const MIB = 1 << 20
 const SLOT: Readonly<Record<Side, number>> = { ours: 4, qemu: 5 }
@@ -60,7 +61,7 @@ class NativeRig implements BenchRig {
         throw error
       }
     } catch (error) {
-      await stop(device, folder)
+      await stopDevice(device, folder)
       throw error
     }
   }
@@ -111,7 +112,7 @@ class NativeRig implements BenchRig {
 
   async close(): Promise<void> {
     await this.#machine.close()
-    await stop(this.#device, this.#folder)
+    await stopDevice(this.#device, this.#folder)
   }
 }
 
@@ -125,20 +126,6 @@ async function openPort(machine: BareMachine, side: Side): Promise<{ port: Drive
   await until(() => driver.ports.some(({ name }) => name === 'bench'))
   const port = driver.ports.find(({ name }) => name === 'bench')!
   return { port, tap: port.attach((end) => new Tap(end)) as Tap }
-}
-
-async function stop(device: StartedDevice, folder: string): Promise<void> {
-  const ended = new Promise((resolve) => device.process.once('exit', resolve))
-  device.stdin.end()
-  if (device.process.exitCode === null) await ended
-  await rm(folder, { recursive: true, force: true })
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  for (const end = performance.now() + 10_000; !condition();) {
-    if (performance.now() > end) throw new Error('the device does not answer')
-    await new Promise((resolve) => setTimeout(resolve, 1))
-  }
 }
 
 const rate = (bytes: number, ns: number): number => bytes / 1e6 / (ns / 1e9)

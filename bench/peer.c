@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -36,9 +37,17 @@ static int dial(const char *path) {
   /* What was lost on the way never comes: the result then says how much did. */
   struct timeval patience = {.tv_sec = 30};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  return fd;
+}
+
+static void say_ready(void) {
   puts("ready");
   fflush(stdout);
-  return fd;
+}
+
+static int report(uint64_t bytes, uint64_t start) {
+  printf("{\"bytes\":%llu,\"ns\":%llu}\n", (unsigned long long)bytes, (unsigned long long)(now() - start));
+  return 0;
 }
 
 static void put(int fd, const char *from, size_t len) {
@@ -46,9 +55,36 @@ static void put(int fd, const char *from, size_t len) {
     if ((n = write(fd, from, len)) < 0) fail("write");
 }
 
+/* Consumes from COUNT sockets at once, PATTERN with %d from 1 on, until so many bytes have come in all. */
+static int sinks(const char *pattern, uint64_t bytes, int count) {
+  struct epoll_event event = {.events = EPOLLIN}, ready[64];
+  int poll = epoll_create1(EPOLL_CLOEXEC);
+  uint64_t done = 0, start = 0;
+  for (int i = 1; i <= count; i++) {
+    char path[108];
+    snprintf(path, sizeof path, pattern, i);
+    event.data.fd = dial(path);
+    if (epoll_ctl(poll, EPOLL_CTL_ADD, event.data.fd, &event) < 0) fail("epoll_ctl");
+  }
+  say_ready();
+  while (done < bytes) {
+    int found = epoll_wait(poll, ready, 64, 30000);
+    if (found <= 0) break;
+    for (int i = 0; i < found; i++) {
+      ssize_t n = read(ready[i].data.fd, buffer, sizeof buffer);
+      if (n <= 0) continue;
+      if (start == 0) start = now();
+      done += (uint64_t)n;
+    }
+  }
+  return report(done, start);
+}
+
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
+  if (strcmp(argv[1], "sinks") == 0 && argc > 4) return sinks(argv[2], strtoull(argv[3], NULL, 10), atoi(argv[4]));
   int fd = dial(argv[2]);
+  say_ready();
   uint64_t bytes = argc > 3 ? strtoull(argv[3], NULL, 10) : 0, done = 0, start = 0;
   size_t size = argc > 4 ? strtoull(argv[4], NULL, 10) : sizeof buffer;
   if (size == 0 || size > sizeof buffer) size = sizeof buffer;
@@ -69,6 +105,5 @@ int main(int argc, char **argv) {
       done += (uint64_t)n;
     }
   }
-  printf("{\"bytes\":%llu,\"ns\":%llu}\n", (unsigned long long)done, (unsigned long long)(now() - start));
-  return 0;
+  return report(done, start);
 }

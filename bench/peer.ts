@@ -19,11 +19,14 @@ export function peerProgram(): Promise<string> {
   return program('peer')
 }
 
-/** Starts `sink BYTES`, `source BYTES SIZE` or `echo` on a socket. Resolves when it is connected. */
+/**
+ * Starts `sink BYTES`, `source BYTES SIZE` or `echo` on a socket, `sinks BYTES COUNT` on as many (a path with %d).
+ * Resolves when it is connected.
+ */
 export async function startPeer(
   program: string,
   socket: string,
-  mode: 'sink' | 'source' | 'echo',
+  mode: 'sink' | 'sinks' | 'source' | 'echo',
   ...words: number[]
 ): Promise<() => Promise<PeerResult>> {
   const { child, output, ended } = await start(program, [mode, socket, ...words.map(String)])

@@ -2,7 +2,7 @@
  * One stock guest with both devices plugged in, ours and QEMU's own, each with a port and a console that lead to
  * unix sockets: whatever is measured on one is measured on the other in the same run.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ensureKernel, VIRTIO_MODULES } from '../lab/fetch/kernel.ts'
@@ -14,6 +14,7 @@ import { vmtest, type VmtestName, type VmtestResults } from '../lab/vmtest.ts'
 import { startDevice, type StartedDevice } from '../src/client/start.ts'
 import type { BenchRig, Side } from './case.ts'
 import { peerProgram, startPeer, type PeerResult } from './peer.ts'
+import { stopDevice } from './wait.ts'
 
 const MEMORY = '512M'
 const ADDRESS = '10.0.2.100:1234'
@@ -66,7 +67,7 @@ export class Rig implements BenchRig {
       }
       return new Rig(machine, device, folder, peer, { ours, qemu: socket }, nodes, qemu.version, kernel.release)
     } catch (error) {
-      await stop(device, folder)
+      await stopDevice(device, folder)
       throw error
     }
   }
@@ -126,7 +127,7 @@ export class Rig implements BenchRig {
 
   async close(): Promise<void> {
     await this.machine.close()
-    await stop(this.#device, this.#folder)
+    await stopDevice(this.#device, this.#folder)
   }
 }
 
@@ -150,11 +151,4 @@ function networkArgs(socket: string): string[] {
 /** The console's socket lies beside the port's. */
 function consoleOf(socket: string): string {
   return socket.replace(/sock$/, 'console.sock')
-}
-
-async function stop(device: StartedDevice, folder: string): Promise<void> {
-  const ended = new Promise((resolve) => device.process.once('exit', resolve))
-  device.stdin.end()
-  if (device.process.exitCode === null) await ended
-  await rm(folder, { recursive: true, force: true })
 }

@@ -4,9 +4,11 @@ import type { CaseInfo, Suite } from './case.ts'
 import { GUEST } from './guest.ts'
 import { NATIVE } from './native.ts'
 import { RING } from './ring.ts'
+import { SCALE_PORTS } from './scale-ports.ts'
+import { SCALE_VMS } from './scale-vms.ts'
 import { USERNET } from './usernet.ts'
 
-export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END, USERNET, GUEST]
+export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END, USERNET, GUEST, SCALE_PORTS, SCALE_VMS]
 
 export const ALL_IDS: readonly string[] = SUITES.flatMap(({ cases }) => cases.flatMap(({ ids }) => ids))
 
