@@ -27,6 +27,7 @@ export interface ApplianceOptions extends WaitOptions {
 const PORT = 'org.libguestfs.channel.0'
 const MEMORY = '1280M'
 const TAIL = 16_384
+const LINE_MAX = 2000
 /** Becomes QEMU's parent, and kills it when our end of standard input goes. */
 const KEEPER =
   'exec 3<&0; "$@" </dev/null 3<&- & qemu=$!; ' +
@@ -89,14 +90,14 @@ export class ApplianceMachine {
   #reason(disk: string, what: string): VmchannelError {
     const lines = this.#tail
       .split(/\r?\n/)
-      .map((line) => printable(line).trim())
+      .map((line) => printable(line, LINE_MAX).trim())
       .filter((line) => line !== '')
     // QEMU's own words are about the command line, and there the only stranger is the disk.
     const own = lines.find((line) => /^\S*qemu[^ ]*: /.test(line) && !/warning/.test(line))
     if (own !== undefined) {
       return new VmchannelError(
         'ERR_VMCHANNEL_DISK',
-        `${disk} cannot be opened: ${own.replace(/^\S+: (-drive \S+: )?/, '')}`,
+        `${disk} cannot be opened: ${own.replace(/^\S+: (-drive .*?,if=none: )?/, '')}`,
         {
           hint: 'is it damaged, or of another format? See qemu-img check, and --format',
         },

@@ -1,14 +1,29 @@
 /**
- * Debian's unmodified libguestfs with its appliance on our device, started through vmchannel-qemu. Needs the build.
- * Then `vmchannel inspect` beside virt-inspector. `npm run test:guestfs` does the same with 100 MiB and on q35 as well; in CI each boot of the appliance counts.
+ * Debian's unmodified libguestfs with its appliance on our device, started through vmchannel-qemu; then `vmchannel
+ * inspect` beside virt-inspector. Needs the build. `npm run test:guestfs` does more: 100 MiB, q35, disks that are
+ * broken. Here it is short: a boot of the appliance takes a quarter of a minute or more.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { chmodSync, createReadStream, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  createReadStream,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { command, tryCommand, type CommandResult } from '../../lab/command.ts'
 import { repoRoot } from '../../lab/paths.ts'
-import { sampleDisk, sampleRoot } from '../../lab/sample-disk.ts'
+import { until } from '../../lab/wait.ts'
+import { sampleDisk, sampleRoot, writePartitionTable } from '../../lab/sample-disk.ts'
 import { GuestfsLab } from '../../lab/guestfs.ts'
 import type { DiskReport } from '../../src/inspect/report.ts'
 import { asVirtInspector, parseVirtInspector } from '../inspect/virt-inspector.ts'
@@ -167,4 +182,112 @@ describe('inspection', () => {
     },
     BOOT,
   )
+
+  it('a qcow2 that QEMU does not open', async () => {
+    const disk = join(lab.folder, 'broken.qcow2')
+    await command(join(lab.guestfs.bin, 'qemu-img'), ['create', '-f', 'qcow2', disk, '64M'])
+    const bytes = readFileSync(disk)
+    bytes.writeUInt32BE(0, 36) // entries of the first table
+    writeFileSync(disk, bytes)
+    const { status, stderr } = await node([main, 'inspect', disk])
+    expect(stderr).toMatch(/broken\.qcow2 cannot be opened: .*L1 table/)
+    expect(status).toBe(14)
+  })
+
+  it('nothing stays behind when the program is killed', async () => {
+    const disk = join(lab.folder, 'killed.img')
+    await sampleDisk(lab.guestfs, disk)
+    const child = spawn(process.execPath, [main, 'inspect', disk], { env: { ...process.env, ...lab.env() } })
+    try {
+      const mine = (): string[] => processesWith(disk).filter((pid) => pid !== String(child.pid))
+      await until(() => mine().length > 0, 'QEMU runs')
+      child.kill('SIGKILL')
+      await until(() => mine().length === 0, 'QEMU has ended')
+      await until(() => readdirSync(join(lab.folder, 'state')).length === 0, 'the device process has ended')
+    } finally {
+      child.kill('SIGKILL')
+    }
+  })
+
+  describe.runIf(FULL)('at length (npm run test:guestfs; each boots an appliance)', () => {
+    const inspect = async (disk: string): Promise<CommandResult> => node([main, 'inspect', disk])
+
+    it(
+      'an encrypted partition',
+      async () => {
+        const disk = join(lab.folder, 'luks.img')
+        await writePartitionTable(disk, 16)
+        const header = Buffer.alloc(592)
+        header.write('LUKS\xba\xbe', 'latin1')
+        header.writeUInt16BE(1, 6)
+        header.write('8c1b1a1e-2d0a-4c53-9d43-aa3f2c1f0f77', 168)
+        write(disk, header, 2 ** 20)
+        const { status, stderr } = await inspect(disk)
+        expect(stderr).toMatch(/luks\.img: \/dev\/sda1 is encrypted\n.*cryptsetup/)
+        expect(status).toBe(14)
+      },
+      BOOT,
+    )
+
+    it(
+      'a damaged file system',
+      async () => {
+        const disk = join(lab.folder, 'damaged.img')
+        await sampleDisk(lab.guestfs, disk)
+        write(disk, Buffer.alloc(512 << 10), 2 ** 20 + 2048)
+        const { status, stderr } = await inspect(disk)
+        expect(stderr).toMatch(/damaged\.img is damaged: ext4 on \/dev\/sda1 cannot be read: /)
+        expect(status).toBe(14)
+      },
+      BOOT,
+    )
+
+    it(
+      'bytes of no meaning',
+      async () => {
+        const disk = join(lab.folder, 'noise.img')
+        writeFileSync(disk, randomBytes(4 << 20))
+        const { status, stderr } = await inspect(disk)
+        expect(stderr).toMatch(/noise\.img: (neither partitions nor a file system|no file system that is known)/)
+        expect(status).toBe(14)
+      },
+      BOOT,
+    )
+
+    it(
+      'data without a system, by a user who is not root',
+      async (context) => {
+        if (process.getuid!() !== 0) context.skip('run as root to try it as another user')
+        const disk = join(lab.folder, 'pc-disk')
+        const state = join(lab.folder, 'state-of-nobody')
+        mkdirSync(state, { mode: 0o700 })
+        chownSync(state, 65_534, 65_534)
+        for (const path of [lab.folder, disk]) chmodSync(path, 0o755)
+        const user = ['--reuid', '65534', '--regid', '65534', '--clear-groups', '--', process.execPath, main]
+        const env = { ...lab.env(), VMCHANNEL_STATE_DIR: state, TMPDIR: '/tmp', HOME: '/nonexistent' }
+        const { status, stdout, stderr } = await tryCommand('setpriv', [...user, 'inspect', disk], { env })
+        expect(stderr.replaceAll(/^\.\. .*\n/gm, '')).toBe('')
+        expect(stdout.toString()).toMatch(/\/dev\/sda +ext4 +\S+ MiB .*\n\nNo operating system was found on it\.\n$/)
+        expect(status).toBe(0)
+      },
+      BOOT,
+    )
+  })
 })
+
+/** Processes that have a word in their command line. */
+function processesWith(word: string): string[] {
+  return readdirSync('/proc').filter((pid) => {
+    try {
+      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(word)
+    } catch {
+      return false // it has ended
+    }
+  })
+}
+
+function write(file: string, bytes: Uint8Array, at: number): void {
+  const fd = openSync(file, 'r+')
+  writeSync(fd, bytes, 0, bytes.length, at)
+  closeSync(fd)
+}
