@@ -5,6 +5,7 @@
  *   --json        one line of JSON a figure
  *   --pairs N     pairs of runs; default 7
  *   --svg FILE    a plot of what was measured; --plot: of docs/bench.svg
+ *   --markdown    a table against the targets
  *   --save        keeps the figures in bench/baseline.json
  *   --guard       ends with 1 and the names of the cases that fell below bench/baseline.json
  *   --from FILE   measures nothing, takes the lines of an earlier `--json`
@@ -17,11 +18,12 @@ import { fallen, readBaseline, saveBaseline } from './baseline.ts'
 import { measure, type Line, type Result } from './measure.ts'
 import { plot } from './plot.ts'
 import { ALL_IDS, chosen, chosenCases, SUITES } from './suites.ts'
+import { markdown } from './targets.ts'
 
 const flag = { type: 'boolean', default: false } as const
 const { values, positionals } = parseArgs({
   options: {
-    ...{ json: flag, plot: flag, save: flag, guard: flag },
+    ...{ json: flag, plot: flag, save: flag, guard: flag, markdown: flag },
     ...{ pairs: { type: 'string', default: '7' }, svg: { type: 'string' }, from: { type: 'string' } },
   },
   allowPositionals: true,
@@ -35,6 +37,7 @@ for (const part of positionals)
 // Before the measuring, which takes minutes: without a baseline there is nothing to guard.
 const baseline = values.guard ? await readBaseline(BASELINE) : []
 const lines = values.from === undefined ? await measureAll() : await earlier(values.from)
+if (values.markdown) process.stdout.write(`${markdown(lines)}\n`)
 if (values.save) await saveBaseline(BASELINE, lines)
 const svg = values.svg ?? (values.plot ? join(repoRoot(), 'docs', 'bench.svg') : undefined)
 if (svg !== undefined)
@@ -78,6 +81,7 @@ async function earlier(path: string): Promise<Line[]> {
 }
 
 function report({ line, title }: Result): void {
+  if (values.markdown) return
   if (values.json) return void process.stdout.write(`${JSON.stringify(line)}\n`)
   const { ours, qemu, unit, ratio, limit, spread } = line
   const figures = [`${ours}`.padStart(8), `${qemu ?? '-'}`.padStart(8), unit.padEnd(5)].join(' ')
