@@ -57,10 +57,10 @@ export class VmchannelError extends Error {
   readonly syscall: string | undefined
 
   constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}) {
-    super(message, detail.cause === undefined ? undefined : { cause: detail.cause })
+    super(harmless(message), detail.cause === undefined ? undefined : { cause: detail.cause })
     this.name = 'VmchannelError'
     this.code = code
-    this.hint = detail.hint
+    this.hint = detail.hint === undefined ? undefined : harmless(detail.hint)
     this.errno = detail.errno
     this.syscall = detail.syscall
   }
@@ -78,4 +78,12 @@ export class PeerFault extends Error {
 export function describeError(error: unknown): string {
   if (error instanceof VmchannelError) return error.hint ? `${error.message}\n  ${error.hint}` : error.message
   return error instanceof Error ? error.message : String(error)
+}
+
+// oxlint-disable-next-line no-control-regex -- those are what it is about
+const HARMFUL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g
+
+/** What an error quotes may come from anywhere: nothing in it moves a cursor, colours a terminal or reverses a line. */
+function harmless(text: string): string {
+  return text.replace(HARMFUL, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }

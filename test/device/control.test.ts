@@ -12,8 +12,8 @@ import {
   VIRTIO_CONSOLE_PORT_READY,
 } from '../../src/spec/console.ts'
 import { VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from '../../src/spec/split.ts'
-import { settle, until } from '../loopback/pair.ts'
-import { RawDriver } from '../hostile/raw-driver.ts'
+import { settle, until } from '../support/pair.ts'
+import { RawDriver } from '../support/raw-driver.ts'
 
 describe('what a driver hears', () => {
   it('nothing before DEVICE_READY, then each port, then about a port what it is once it is ready', async () => {

@@ -3,8 +3,8 @@
 import { describe, expect, it } from 'vitest'
 import { CONTROL_RECEIVEQ, receiveqOf, transmitqOf } from '../../src/spec/console.ts'
 import { PCI_COMMAND, PCI_STATUS, VIRTIO_MSI_NO_VECTOR } from '../../src/spec/pci.ts'
-import { settle } from '../loopback/pair.ts'
-import { RawDriver, type RawOptions } from '../hostile/raw-driver.ts'
+import { settle } from '../support/pair.ts'
+import { RawDriver, type RawOptions } from '../support/raw-driver.ts'
 
 async function open(options: RawOptions = {}) {
   const raw = new RawDriver(options)

@@ -4,8 +4,8 @@ import { describe, expect, it } from 'vitest'
 import { receiveqOf, transmitqOf, VIRTIO_CONSOLE_PORT_OPEN, VIRTIO_CONSOLE_PORT_READY } from '../../src/spec/console.ts'
 import { VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_WRITE } from '../../src/spec/split.ts'
 import type { PortSettings } from '../../src/device/port-settings.ts'
-import { settle, until } from '../loopback/pair.ts'
-import { BASIC, RawDriver, type RawOptions } from '../hostile/raw-driver.ts'
+import { settle, until } from '../support/pair.ts'
+import { BASIC, RawDriver, type RawOptions } from '../support/raw-driver.ts'
 
 /** A driver that has port 1 open, and the test behind it. */
 async function open(settings: Partial<Omit<PortSettings, 'id'>> = {}, options: RawOptions = {}, connected = true) {

@@ -6,7 +6,7 @@ import { VirtioPci } from '../../src/device/pci/virtio-pci.ts'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import { PCI_COMMAND, PCI_BASE_ADDRESS_0, VIRTIO_MSI_NO_VECTOR } from '../../src/spec/pci.ts'
 import { queuesFor, receiveqOf, transmitqOf } from '../../src/spec/console.ts'
-import { BASIC, RawDriver } from '../hostile/raw-driver.ts'
+import { BASIC, RawDriver } from '../support/raw-driver.ts'
 
 /** A driver and short ways to the common configuration, in the order of the structure. */
 function registers(options = {}) {

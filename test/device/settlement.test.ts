@@ -3,8 +3,8 @@
 import { describe, expect, it } from 'vitest'
 import { transmitqOf } from '../../src/spec/console.ts'
 import type { PortSettings } from '../../src/device/port-settings.ts'
-import { RawDriver } from '../hostile/raw-driver.ts'
-import { settle, until } from '../loopback/pair.ts'
+import { RawDriver } from '../support/raw-driver.ts'
+import { settle, until } from '../support/pair.ts'
 
 const SETTLE_MS = 20
 

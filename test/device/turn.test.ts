@@ -12,7 +12,7 @@ import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import { Ledger } from '../../src/mem/ledger.ts'
 import { Batch, DeviceQueue } from '../../src/ring/device-queue.ts'
 import { SplitRing } from '../../src/ring/split-ring.ts'
-import { PORT_DEFAULTS } from '../loopback/pair.ts'
+import { PORT_DEFAULTS } from '../support/pair.ts'
 import { MemoryChardev } from '../support/memory-chardev.ts'
 
 const SIZE = 64

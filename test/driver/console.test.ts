@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest'
 import { PeerFault, VmchannelError } from '../../src/errors.ts'
 import { MemoryChardev } from '../support/memory-chardev.ts'
-import { settle } from '../loopback/pair.ts'
+import { settle } from '../support/pair.ts'
 import { fakePair, type FakePair } from '../support/fake-console.ts'
 
 const ADD = 1

@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest'
 import { DRIVER_FEATURES } from '../../src/driver/console-options.ts'
 import { VIRTIO_CONSOLE_F_MULTIPORT, VIRTIO_CONSOLE_F_SIZE } from '../../src/spec/features.ts'
-import { Pair, settle, until, type PairOptions } from './pair.ts'
+import { Pair, settle, until, type PairOptions } from '../support/pair.ts'
 
 async function started(options: PairOptions = {}): Promise<Pair> {
   const pair = new Pair({ ...options, device: { maxPorts: 4, ...options.device } })

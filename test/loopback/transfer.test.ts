@@ -4,7 +4,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { DRIVER_FEATURES } from '../../src/driver/console-options.ts'
 import { VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC } from '../../src/spec/features.ts'
-import { Pair, settle, until, type PairOptions } from './pair.ts'
+import { Pair, settle, until, type PairOptions } from '../support/pair.ts'
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 const MIB = 1 << 20

@@ -3,17 +3,16 @@
  * driver never throws into an interrupt, never hands a program bytes of another port's, and can be restarted.
  */
 
-import { describe, expect, it } from 'vitest'
-import { fakePair } from '../support/fake-console.ts'
-import { settle } from '../loopback/pair.ts'
-import { MemoryChardev } from '../support/memory-chardev.ts'
+import assert from 'node:assert/strict'
+import { fakePair } from '../test/support/fake-console.ts'
+import { settle } from '../test/support/pair.ts'
+import { MemoryChardev } from '../test/support/memory-chardev.ts'
 import { Random } from './random.ts'
+import { simple, type FuzzTarget } from './target.ts'
 
-const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 3)
-const SEED = process.env['FUZZ_SEED']
 const OPS = 300
 
-async function run(seed: number): Promise<void> {
+async function episode(seed: number): Promise<number> {
   const r = new Random(seed)
   const chardevs: MemoryChardev[] = []
   let failures = 0
@@ -36,7 +35,7 @@ async function run(seed: number): Promise<void> {
   driver.start()
   for (let step = 0; step < OPS; step++) {
     if (!driver.running) {
-      expect(failures).toBeGreaterThan(0)
+      assert.ok(failures > 0, 'stopped without a word')
       failures = 0
       driver.start()
     }
@@ -100,24 +99,11 @@ async function run(seed: number): Promise<void> {
   if (!chardev.connected) (chardev as MemoryChardev).setConnected(true)
   ;(chardev as MemoryChardev).setRoom(Infinity)
   fake.send(4, new Uint8Array(1).fill(0x79))
-  expect((chardev as MemoryChardev).text).toBe('y')
+  assert.equal((chardev as MemoryChardev).text, 'y')
   // With EVENT_IDX this device never asks to be notified.
   fake.listen()
-  expect(fake.heard).toContain('PORT_READY 1 1')
+  assert.ok(fake.heard.includes('PORT_READY 1 1'), 'PORT_READY was not said')
+  return OPS
 }
 
-describe('hostile devices', () => {
-  it(`our driver survives ${SECONDS} s of them`, { timeout: (SECONDS + 60) * 1000 }, async () => {
-    if (SEED !== undefined) return run(Number(SEED))
-    const end = Date.now() + SECONDS * 1000
-    let episodes = 0
-    for (let seed = 1; Date.now() < end; seed++, episodes++)
-      try {
-        await run(seed)
-      } catch (error) {
-        throw new Error(`seed ${seed}: ${String(error)}`, { cause: error })
-      }
-    console.log(`hostile devices: ${episodes} episodes of ${OPS} steps`)
-    expect(episodes).toBeGreaterThan(5)
-  })
-})
+export const DRIVER: FuzzTarget = simple('driver', 'devices that lie, before our driver', episode)

@@ -13,7 +13,7 @@ import { ConsoleDriver } from '../../src/driver/console.ts'
 import type { DriverPortEvent } from '../../src/driver/port-settings.ts'
 import type { DriverPort } from '../../src/driver/port.ts'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
-import { MemoryChardev } from '../support/memory-chardev.ts'
+import { MemoryChardev } from './memory-chardev.ts'
 
 export interface PairOptions {
   device?: ConsoleOptions
@@ -23,14 +23,14 @@ export interface PairOptions {
   driver?: DriverOptions
 }
 
-export const PORT_DEFAULTS = {
+export const PORT_DEFAULTS: Omit<PortSettings, 'id'> = {
   name: undefined,
   console: false,
   policy: 'block',
   buffer: 65536,
   onClose: undefined,
   drainMs: 50,
-} as const satisfies Partial<PortSettings>
+}
 
 export class Pair {
   readonly device: ConsoleDevice

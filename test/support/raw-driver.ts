@@ -25,9 +25,9 @@ import {
   VIRTIO_CONSOLE_PORT_READY,
 } from '../../src/spec/console.ts'
 import { VIRTIO_CONSOLE_F_MULTIPORT, VIRTIO_CONSOLE_F_SIZE, VIRTIO_F_VERSION_1 } from '../../src/spec/features.ts'
-import { PORT_DEFAULTS } from '../loopback/pair.ts'
-import { MemoryChardev } from '../support/memory-chardev.ts'
-import { PAGE_LEN, RawQueue, RING_LEN } from '../support/raw-queue.ts'
+import { PORT_DEFAULTS } from './pair.ts'
+import { MemoryChardev } from './memory-chardev.ts'
+import { PAGE_LEN, RawQueue, RING_LEN } from './raw-queue.ts'
 
 export const BASIC: bigint = VIRTIO_CONSOLE_F_MULTIPORT | VIRTIO_CONSOLE_F_SIZE | VIRTIO_F_VERSION_1
 

@@ -1,21 +1,20 @@
 /**
- * Random drivers, from clumsy to malicious, on our device. Whatever they do: no call throws, every call ends, what is
- * held stays bounded, and after a reset the device works as if nothing had been. A failure names its seed; run it
- * alone with FUZZ_SEED, longer with FUZZ_SECONDS.
+ * Random drivers, from clumsy to malicious, on our device: rings, descriptors, indirect tables, control messages,
+ * registers, a memory map that changes. Whatever they do: no call throws, every call ends, what is held stays bounded,
+ * and after a reset the device works as if nothing had been.
  */
 
-import { afterEach, describe, expect, it } from 'vitest'
-import type { PortPolicy } from '../../src/device/port-settings.ts'
-import { DeviceQueue } from '../../src/ring/device-queue.ts'
-import { receiveqOf, transmitqOf } from '../../src/spec/console.ts'
-import { settle } from '../loopback/pair.ts'
-import type { MemoryChardev } from '../support/memory-chardev.ts'
+import assert from 'node:assert/strict'
+import type { PortPolicy } from '../src/device/port-settings.ts'
+import { DeviceQueue } from '../src/ring/device-queue.ts'
+import { receiveqOf, transmitqOf } from '../src/spec/console.ts'
+import { settle } from '../test/support/pair.ts'
+import type { MemoryChardev } from '../test/support/memory-chardev.ts'
 import { Random } from './random.ts'
-import { BASIC, RawDriver } from './raw-driver.ts'
-import { writeDesc } from '../support/raw-queue.ts'
+import type { FuzzTarget } from './target.ts'
+import { BASIC, RawDriver } from '../test/support/raw-driver.ts'
+import { writeDesc } from '../test/support/raw-queue.ts'
 
-const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 8)
-const SEED = process.env['FUZZ_SEED']
 const OPS = 250
 /** Looks at a ring that one call may make: far more than any honest one, far fewer than a hang. */
 const LOOKS_MAX = 20_000
@@ -26,14 +25,12 @@ let looks = 0
 // oxlint-disable-next-line typescript/unbound-method -- applied to its object below
 const gather = DeviceQueue.prototype.gather
 
-/** Without a spy: those remember every call. */
 function watch(): void {
   DeviceQueue.prototype.gather = function (this: DeviceQueue, ...args) {
     if (++looks > LOOKS_MAX) throw new Error('one call looks at the rings for ever')
     return gather.apply(this, args)
   }
 }
-afterEach(() => void (DeviceQueue.prototype.gather = gather))
 
 class Episode {
   readonly raw: RawDriver
@@ -220,48 +217,46 @@ class Episode {
     raw.registers.setConfig16(4, (command & ~0x400) | 6)
     const { chardev } = await raw.host({ id: 1, name: 'after' })
     raw.start(BASIC | (1n << 29n)).ready(2)
-    expect(raw.messages()).toEqual(['DEVICE_ADD 1 1'])
+    assert.deepEqual(raw.messages(), ['DEVICE_ADD 1 1'])
     raw.open(1)
-    expect(raw.needsReset).toBe(false)
+    assert.equal(raw.needsReset, false)
     raw.send(transmitqOf(1), Buffer.from('to the host'))
-    expect(chardev.text).toBe('to the host')
+    assert.equal(chardev.text, 'to the host')
     raw.queue(receiveqOf(1)).postPage(0)
     raw.queue(receiveqOf(1)).notify()
     chardev.send('to the guest')
     await settle(2)
-    expect(raw.queue(receiveqOf(1)).takeUsed()).toEqual([{ id: 0, len: 12 }])
-    expect(Buffer.from(raw.queue(receiveqOf(1)).page(0).subarray(0, 12)).toString()).toBe('to the guest')
+    assert.deepEqual(raw.queue(receiveqOf(1)).takeUsed(), [{ id: 0, len: 12 }])
+    assert.equal(Buffer.from(raw.queue(receiveqOf(1)).page(0).subarray(0, 12)).toString(), 'to the guest')
   }
 }
 
-async function run(seed: number): Promise<void> {
-  const episode = new Episode(seed)
+async function episode(seed: number): Promise<number> {
+  const one = new Episode(seed)
   try {
-    await episode.addPort(1)
-    if (episode.random.chance(80)) {
-      episode.raw.start(BASIC | (BigInt(episode.random.below(4)) << 28n) | (1n << 40n))
-      if (episode.random.chance(80)) episode.raw.ready(2).open(1)
+    await one.addPort(1)
+    if (one.random.chance(80)) {
+      one.raw.start(BASIC | (BigInt(one.random.below(4)) << 28n) | (1n << 40n))
+      if (one.random.chance(80)) one.raw.ready(2).open(1)
     }
     for (let i = 0; i < OPS; i++) {
-      await episode.step()
-      episode.check()
+      await one.step()
+      one.check()
     }
     await settle(2)
-    await episode.works()
+    await one.works()
   } catch (error) {
-    const last = episode.trace.slice(-12).join(', ')
-    throw new Error(`seed ${seed}, after ${episode.trace.length} steps (${last}): ${String(error)}`, { cause: error })
+    const last = one.trace.slice(-12).join(', ')
+    throw new Error(`after ${one.trace.length} steps (${last}): ${String(error)}`, { cause: error })
   }
+  return OPS
 }
 
-describe('hostile drivers', () => {
-  it(`survives ${SECONDS} s of them`, { timeout: (SECONDS + 60) * 1000 }, async () => {
+export const RINGS: FuzzTarget = {
+  name: 'rings',
+  title: 'drivers that break every rule, on our device',
+  start() {
     watch()
-    if (SEED !== undefined) return run(Number(SEED))
-    const end = Date.now() + SECONDS * 1000
-    let episodes = 0
-    for (let seed = 1; Date.now() < end; seed++, episodes++) await run(seed)
-    console.log(`hostile drivers: ${episodes} episodes of ${OPS} steps`)
-    expect(episodes).toBeGreaterThan(5)
-  })
-})
+    return { episode, close: () => void (DeviceQueue.prototype.gather = gather) }
+  },
+}

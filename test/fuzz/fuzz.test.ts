@@ -1,0 +1,41 @@
+/**
+ * A short form of `npm run fuzz`, the seeds that once found something, and that a finding is found at all. Control and
+ * vfio-user targets need the build.
+ */
+
+import { describe, expect, it } from 'vitest'
+import { REGRESSIONS } from '../../fuzz/regressions.ts'
+import { fuzz } from '../../fuzz/run.ts'
+import { simple } from '../../fuzz/target.ts'
+import { TARGETS } from '../../fuzz/targets.ts'
+
+const SECONDS = Number(process.env['FUZZ_SECONDS'] ?? 10)
+
+describe('fuzzing', () => {
+  it.each(TARGETS.map((target) => [target.name, target] as const))('%s', { timeout: 120_000 }, async (_, target) => {
+    const [result] = await fuzz({ targets: [target], seconds: SECONDS / TARGETS.length, seed: 1 }, () => {})
+    expect(result!.finding?.stack).toBeUndefined()
+    expect(result!.cases).toBeGreaterThan(0)
+    console.log(`${result!.cases} cases`)
+  })
+
+  it.each(REGRESSIONS)('$target, seed $seed: $what', { timeout: 120_000 }, async ({ target, seed }) => {
+    const targets = TARGETS.filter(({ name }) => name === target)
+    expect(targets.length).toBe(1)
+    const [result] = await fuzz({ targets, seconds: 1, seed, once: true }, () => {})
+    expect(result!.finding?.stack).toBeUndefined()
+  })
+
+  it('a finding names its target and its seed, and a hang is one', async () => {
+    const breaks = simple('breaks', '', async (seed) => {
+      if (seed === 7) throw new Error('seven')
+      return 1
+    })
+    const hangs = simple('hangs', '', () => new Promise<number>(() => {}))
+    const results = await fuzz({ targets: [breaks, hangs], seconds: 2, seed: 5, hangMs: 50 }, () => {})
+    expect(results.map(({ finding }) => finding?.message)).toEqual([
+      'breaks, seed 7: seven',
+      'hangs, seed 5: no end after 0.05 s',
+    ])
+  })
+})
