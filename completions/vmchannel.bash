@@ -3,7 +3,7 @@ _vmchannel_options() {
   case $1 in
     '') echo '-V --version -h --help --help' ;;
     'qemu') echo '--qemu-binary --dry-run --json --state-dir --log --help' ;;
-    'serve') echo '-c --config --vm --socket -p --port --max-ports -m --memory --control --state-dir --log --print-config --json --help' ;;
+    'serve') echo '-c --config --vm --socket -p --port --max-ports --transport -m --memory --control --state-dir --log --print-config --json --help' ;;
     'port') echo '--help' ;;
     'port list') echo '--vm --control --json --help' ;;
     'port add') echo '--vm --control --json --help' ;;
@@ -19,7 +19,7 @@ _vmchannel_options() {
     'udev uninstall') echo '--root --json --help' ;;
     'completion') echo '--help' ;;
     'help') echo '--help' ;;
-    'guest') echo '--device --driver --share --force -q --quiet --help' ;;
+    'guest') echo '--device --driver --usernet --address --share --force -q --quiet --help' ;;
   esac
 }
 
@@ -46,6 +46,7 @@ _vmchannel_value() {
     -p) : ;;
     --port) : ;;
     --max-ports) : ;;
+    --transport) COMPREPLY=($(compgen -W 'vfio-user usernet' -- "$current")) ;;
     -m) : ;;
     --memory) : ;;
     --control) COMPREPLY=($(compgen -f -- "$current")) ;;
@@ -57,6 +58,7 @@ _vmchannel_value() {
     --root) COMPREPLY=($(compgen -d -- "$current")) ;;
     --device) : ;;
     --driver) COMPREPLY=($(compgen -W 'uio vfio' -- "$current")) ;;
+    --address) : ;;
     *) return 1 ;;
   esac
 }
@@ -91,7 +93,7 @@ _vmchannel() {
 
 _vmchannel_takes_value() {
   case $1 in
-    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | -m | --memory | --control | --escape | --format | --group | --mode | --part | --root | --device | --driver) return 0 ;;
+    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | --transport | -m | --memory | --control | --escape | --format | --group | --mode | --part | --root | --device | --driver | --address) return 0 ;;
   esac
   return 1
 }

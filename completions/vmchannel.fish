@@ -20,9 +20,10 @@ complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l log -d 'how much 
 complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -F
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -s c -l config -d 'read a configuration file' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l vm -d 'name of the VM' -x
-complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l socket -d 'vfio-user socket for QEMU; default in the state directory' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l socket -d 'socket for QEMU; default in the state directory' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -s p -l port -d 'a port; may be given many times' -x
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l max-ports -d 'room for so many ports, 1 to 511; default 31' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l transport -d 'a PCI device over vfio-user (default), or user networking: see "vmchannel help transports"' -x -a 'vfio-user usernet'
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -s m -l memory -d 'memory of the guest, for the printed arguments' -x
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l control -d 'control socket; default in the state directory' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l state-dir -d 'where control sockets and default device sockets go; default $XDG_RUNTIME_DIR/vmchannel, else /run or /tmp' -x -a '(__fish_complete_directories)'
@@ -100,6 +101,8 @@ complete -c vmchannel -n '__fish_seen_subcommand_from help' -a help -d 'print he
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a guest -d 'inside a guest: drive a virtio-serial device without the kernel driver'
 complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l device -d 'PCI address, as lspci -D prints it; default: the first virtio-serial device' -x
 complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l driver -d 'how to reach it; default: vfio behind an IOMMU, uio elsewhere' -x -a 'uio vfio'
+complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l usernet -d 'over user networking'
+complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l address -d 'with --usernet: where the host end is; default 10.118.109.100:7644' -x
 complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l share -d 'let several programs have a port open at a time'
 complete -c vmchannel -n '__fish_seen_subcommand_from guest' -l force -d 'take the device even though programs have its ports open'
 complete -c vmchannel -n '__fish_seen_subcommand_from guest' -s q -l quiet -d 'say nothing but warnings and errors'

@@ -18,6 +18,7 @@ export interface ServedVm {
   vectors?: number
   resizeOrder?: 'cols-rows' | 'rows-cols'
   iommuPlatform?: boolean
+  transport?: 'vfio-user' | 'usernet'
   /** In the string form. */
   ports: string[]
 }
@@ -50,6 +51,7 @@ const VM_ENTRIES = {
   vectors: v.optional(whole(2, 2048)),
   'resize-order': v.optional(v.picklist(['cols-rows', 'rows-cols'], 'is neither "cols-rows" nor "rows-cols"')),
   'iommu-platform': v.optional(v.boolean()),
+  transport: v.optional(v.picklist(['vfio-user', 'usernet'], 'is neither "vfio-user" nor "usernet"')),
   ports: v.optional(
     v.array(v.union([v.string(), v.record(v.string(), v.unknown())], 'is neither a string nor a table')),
   ),
@@ -108,6 +110,7 @@ function readVm(table: Record<string, unknown>, at: number, name: string): Serve
   if (raw.vectors !== undefined) vm.vectors = raw.vectors
   if (raw['resize-order'] !== undefined) vm.resizeOrder = raw['resize-order']
   if (raw['iommu-platform'] !== undefined) vm.iommuPlatform = raw['iommu-platform']
+  if (raw.transport !== undefined) vm.transport = raw.transport
   return vm
 }
 
@@ -152,16 +155,19 @@ export function formatServeConfig(config: ServeConfig): string {
   if (control !== undefined) table['control'] = control
   if (log !== undefined) table['log'] = log
   if (memory !== undefined) table['memory'] = memory
-  table['vm'] = vms.map(({ name, socket, maxPorts, queueSize, vectors, resizeOrder, iommuPlatform, ports }) => ({
-    name,
-    ...(socket === undefined ? {} : { socket }),
-    ...(maxPorts === undefined ? {} : { 'max-ports': maxPorts }),
-    ...(queueSize === undefined ? {} : { 'queue-size': queueSize }),
-    ...(vectors === undefined ? {} : { vectors }),
-    ...(resizeOrder === undefined ? {} : { 'resize-order': resizeOrder }),
-    ...(iommuPlatform === undefined ? {} : { 'iommu-platform': iommuPlatform }),
-    ports,
-  }))
+  table['vm'] = vms.map(
+    ({ name, socket, maxPorts, queueSize, vectors, resizeOrder, iommuPlatform, transport, ports }) => ({
+      name,
+      ...(socket === undefined ? {} : { socket }),
+      ...(maxPorts === undefined ? {} : { 'max-ports': maxPorts }),
+      ...(queueSize === undefined ? {} : { 'queue-size': queueSize }),
+      ...(vectors === undefined ? {} : { vectors }),
+      ...(resizeOrder === undefined ? {} : { 'resize-order': resizeOrder }),
+      ...(iommuPlatform === undefined ? {} : { 'iommu-platform': iommuPlatform }),
+      ...(transport === undefined ? {} : { transport }),
+      ports,
+    }),
+  )
   return `${stringify(table).trimEnd()}\n`
 }
 

@@ -11,6 +11,8 @@ const GUEST: CommandRow = {
       'and go with the ports. Ends at SIGINT or SIGTERM, and gives the device back to the kernel.',
     'Takes root, Linux, the kernel modules cuse and uio_pci_generic, and huge pages for the rings; with a device behind ' +
       'an IOMMU vfio-pci instead, without huge pages. What is missing is said by name.',
+    'With --usernet the ports come over a network card of user networking instead of a device (transport=usernet on the ' +
+      'host; see "vmchannel help transports"), with the same nodes. Takes root, cuse and virtio_net, and an address on that card.',
   ],
   options: [
     {
@@ -22,12 +24,18 @@ const GUEST: CommandRow = {
       text: 'how to reach it; default: vfio behind an IOMMU, uio elsewhere',
       choices: ['uio', 'vfio'],
     },
+    { flags: '--usernet', text: 'over user networking' },
+    { flags: '--address <ip:port>', text: 'with --usernet: where the host end is; default 10.118.109.100:7644' },
     { flags: '--share', text: 'let several programs have a port open at a time' },
     { flags: '--force', text: 'take the device even though programs have its ports open' },
     { flags: '-q, --quiet', text: 'say nothing but warnings and errors' },
   ],
   examples: [
     { text: 'In the guest:', command: 'sysctl vm.nr_hugepages=32 && modprobe cuse uio_pci_generic && vmchannel guest' },
+    {
+      text: 'Over user networking:',
+      command: 'ip link set eth0 up && ip addr add 10.118.109.15/24 dev eth0 && vmchannel guest --usernet',
+    },
   ],
   load: async () => (await import('./guest.ts')).guestCommand,
 }

@@ -82,7 +82,7 @@ const SERVE: CommandRow = {
   text: [
     'Runs in the foreground and prints the arguments to give QEMU, shared memory included. A QEMU may come, go and come ' +
       'again. Ends at SIGINT or SIGTERM; sockets go with it. Under systemd (Type=notify) it says when it is ready.',
-    'Flags win over variables, variables over the file. --socket, --max-ports and --port are those of the VM that --vm ' +
+    'Flags win over variables, variables over the file. --socket, --max-ports, --transport and --port are those of the VM that --vm ' +
       'names, or of the only one; --port takes the place of all ports that the file gives it. The file is TOML: see ' +
       '"vmchannel help config", and --print-config for what comes of it all.',
   ],
@@ -91,12 +91,17 @@ const SERVE: CommandRow = {
     { flags: '--vm <name>', text: 'name of the VM', env: 'VMCHANNEL_VM', default: 'vm0' },
     {
       flags: '--socket <path>',
-      text: 'vfio-user socket for QEMU; default in the state directory',
+      text: 'socket for QEMU; default in the state directory',
       env: 'VMCHANNEL_SOCKET',
       complete: 'file',
     },
     { flags: '-p, --port <spec>', text: 'a port; may be given many times', many: true },
     { flags: '--max-ports <n>', text: 'room for so many ports, 1 to 511; default 31', env: 'VMCHANNEL_MAX_PORTS' },
+    {
+      flags: '--transport <kind>',
+      text: 'a PCI device over vfio-user (default), or user networking: see "vmchannel help transports"',
+      choices: ['vfio-user', 'usernet'],
+    },
     {
       flags: '-m, --memory <size>',
       text: 'memory of the guest, for the printed arguments',

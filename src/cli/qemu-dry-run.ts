@@ -15,13 +15,16 @@ export function printPlan(plan: Plan, argv: readonly string[], options: OwnOptio
   const qemu = findQemu(process.env, options.qemuBinary, process.argv[1])
   const folder = join(stateRoot(), String(process.pid))
   const names = vmNames(plan.devices, argv)
-  const sockets = names.map((name) => join(folder, `${name}.vfio.sock`))
+  const sockets = names.map((name, at) =>
+    join(folder, `${name}.${plan.devices[at]!.transport === 'usernet' ? 'usernet' : 'vfio'}.sock`),
+  )
   const args = plan.qemuArgs(sockets)
   if (options.json) {
-    const devices = plan.devices.map(({ id, origin, maxPorts, ports }, at) => ({
+    const devices = plan.devices.map(({ id, origin, transport, maxPorts, ports }, at) => ({
       id,
       vm: names[at],
       origin,
+      transport,
       socket: sockets[at],
       maxPorts,
       ports: ports.map((port) => formatPortSpec(port)),

@@ -39,12 +39,13 @@ function readConfig(path: string): string {
   }
 }
 
-/** --socket, --max-ports and --port are those of one VM. */
+/** --socket, --max-ports, --transport and --port are those of one VM. */
 function applyVmFlags(config: ServeConfig, options: Call['options'], given: (key: string) => string | undefined): void {
   const name = given('vm')
   const ports = options['port'] as string[] | undefined
   const socket = given('socket')
   const maxPorts = given('maxPorts')
+  const transport = given('transport')
   if (config.vms.length === 0) config.vms.push({ name: name ?? 'vm0', ports: [] })
   let vm: ServedVm | undefined
   if (name !== undefined) {
@@ -54,17 +55,18 @@ function applyVmFlags(config: ServeConfig, options: Call['options'], given: (key
         hint: `it has: ${config.vms.map((one) => one.name).join(', ')}`,
       })
   } else if (config.vms.length === 1) vm = config.vms[0]!
-  if (ports === undefined && socket === undefined && maxPorts === undefined) return
+  if (ports === undefined && [socket, maxPorts, transport].every((one) => one === undefined)) return
   if (!vm)
     throw new VmchannelError(
       'ERR_VMCHANNEL_USAGE',
-      'the configuration has several VMs: --socket, --max-ports and --port are for which one?',
+      'the configuration has several VMs: --socket, --max-ports, --transport and --port are for which one?',
       {
         hint: `add --vm NAME; it has: ${config.vms.map((one) => one.name).join(', ')}`,
       },
     )
   if (ports) vm.ports = ports.map((port) => formatPortSpec(parsePortSpec(port, '--port')))
   if (socket !== undefined) vm.socket = socket
+  if (transport === 'vfio-user' || transport === 'usernet') vm.transport = transport
   if (maxPorts === undefined) return
   const number = /^\d{1,4}$/.test(maxPorts) ? Number(maxPorts) : 0
   if (number < 1 || number > PORT_ID_MAX + 1)

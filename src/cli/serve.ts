@@ -94,14 +94,22 @@ function qemuArguments({ memory }: ServeConfig, socket: string): string[] {
 }
 
 function announce(config: ServeConfig, device: StartedDevice, json: boolean, stdio: boolean): void {
-  const vms = device.vms.map(({ vm, socket }) => ({ vm, socket, qemuArgs: qemuArguments(config, socket) }))
+  const vms = device.vms.map(({ vm, socket, transport, qemuArgs }) => ({
+    vm,
+    socket,
+    transport,
+    // Its memory has to be shared only with a device.
+    qemuArgs: transport === 'usernet' ? qemuArgs : qemuArguments(config, socket),
+  }))
   const print = stdio ? say : (text: string): void => void process.stdout.write(`${text}\n`)
   if (json && !stdio) printJson({ pid: device.pid, control: device.controlSocket, vms })
   else if (json) say(JSON.stringify({ pid: device.pid, control: device.controlSocket, vms }))
   else {
     say(`Control socket: ${device.controlSocket}`)
-    for (const { vm, qemuArgs } of vms) {
-      say(`${vm}: start QEMU 10.1 or newer with these arguments (for another size change -m and size alike):`)
+    for (const { vm, transport, qemuArgs } of vms) {
+      if (transport === 'usernet')
+        say(`${vm}: start any QEMU with these arguments, and in the guest vmchannel guest --usernet:`)
+      else say(`${vm}: start QEMU 10.1 or newer with these arguments (for another size change -m and size alike):`)
       print(lines(qemuArgs))
     }
   }

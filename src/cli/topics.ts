@@ -86,6 +86,13 @@ export const TOPICS: readonly Topic[] = [
             'port cannot be attach, policies and on-close have no effect, "vmchannel port" and "vmchannel connect" do not ' +
             'reach it; in return the machine can be migrated and restored',
         ],
+        [
+          'usernet',
+          'one connection over user networking, for a guest without virtio-serial: QEMU gets a network card whose only ' +
+            'neighbour is the device process (10.118.109.100, nothing else can be reached over it), and in the guest runs ' +
+            '"vmchannel guest --usernet". The same ports, policies and commands; several times slower, and any program of ' +
+            'the guest may connect',
+        ],
       ],
       'What auto chose, and what each option loses by it, is said in one line each. Devices that the command line asks ' +
         'QEMU for (-device virtio-serial-pci) stay with a QEMU that has no vfio-user-pci.',

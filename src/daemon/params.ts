@@ -26,6 +26,7 @@ const vmOptions = {
   vectors: v.optional(whole(2, 2048)),
   resizeOrder: v.optional(v.picklist(['cols-rows', 'rows-cols'])),
   iommuPlatform: v.optional(v.boolean()),
+  transport: v.optional(v.picklist(['vfio-user', 'usernet'])),
 }
 
 /** One schema for each method's parameters. */

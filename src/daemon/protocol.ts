@@ -31,7 +31,7 @@ export const DEVICE_FLAGS: readonly string[] = ['--max-semi-space-size=2', '--no
 export interface VmOptions {
   /** Name of the VM in this device process; letters, digits, "-_."; default vm0, vm1… */
   name?: string
-  /** vfio-user socket that QEMU connects to; default in the state directory. */
+  /** Socket that QEMU connects to; default in the state directory. */
   socket?: string
   maxPorts?: number
   queueSize?: number
@@ -39,11 +39,19 @@ export interface VmOptions {
   resizeOrder?: ResizeOrder
   /** The VMM puts it behind a virtual IOMMU: ACCESS_PLATFORM is offered. */
   iommuPlatform?: boolean
+  /**
+   * `vfio-user` (the default): a PCI device. `usernet`: the far end of a guestfwd of user networking, for a QEMU without
+   * vfio-user-pci; in the guest runs `vmchannel guest --usernet`.
+   */
+  transport?: DeviceTransport
 }
+
+export type DeviceTransport = 'vfio-user' | 'usernet'
 
 export interface VmInfo {
   vm: string
   socket: string
+  transport: DeviceTransport
   /** Whether a VMM is connected, and whether a driver in its guest runs the device. */
   attached: boolean
   started: boolean

@@ -17,6 +17,8 @@ import { GuestMemory } from '../mem/guest-memory.ts'
 import { checkPortSpec, type PortSpec } from '../port-spec.ts'
 import type { Ledger } from '../mem/ledger.ts'
 import type { Store } from '../store.ts'
+import { UsernetServer } from '../usernet/host-end.ts'
+import { usernetArguments } from '../usernet/place.ts'
 import { probeCoherency } from './coherency.ts'
 import { sharedLedger } from './keeper-link.ts'
 import type { ControlEvent, PortInfo, PortRef, PortStats, VmInfo, VmOptions } from './protocol.ts'
@@ -43,7 +45,7 @@ export class Vm {
   readonly #stop = new AbortController()
   readonly #ledger: Ledger
   readonly #commit: () => void
-  #server: VfioUserServer | undefined
+  #server: VfioUserServer | UsernetServer | undefined
   #problem: string | null = null
 
   /** Opens everything or nothing. */
@@ -59,7 +61,8 @@ export class Vm {
       else
         for (const [i, port] of (options.ports ?? []).entries())
           await vm.addPort(checkPortSpec(port, `vm ${name}, port ${i + 1}`), signal)
-      await vm.#listen(options)
+      if (options.transport === 'usernet') vm.#listenUsernet(options)
+      else await vm.#listen(options)
       vm.#commit()
       return vm
     } catch (error) {
@@ -91,6 +94,25 @@ export class Vm {
     })
   }
 
+  #listenUsernet({ socket }: VmOptions): void {
+    if (this.#context.store)
+      throw new VmchannelError('ERR_VMCHANNEL_USAGE', 'transport=usernet and a keeper do not go together', {
+        hint: 'QEMU does not connect again: a link over user networking ends with its device process',
+      })
+    this.#server = new UsernetServer({
+      path: socket ?? join(this.#context.stateDir, `${this.name}.usernet.sock`),
+      device: this.#device,
+      log: this.#log,
+      onAttach: () => this.#emit({ event: 'vmm-attached' }),
+      onDetach: () => this.#detached(),
+    })
+  }
+
+  #detached(): void {
+    this.#emit({ event: 'vmm-detached' })
+    this.#context.detached()
+  }
+
   async #listen(options: VmOptions): Promise<void> {
     const { vectors, socket } = options
     const ledger = this.#ledger
@@ -109,8 +131,7 @@ export class Vm {
       },
       onDetach: () => {
         this.#solved()
-        this.#emit({ event: 'vmm-detached' })
-        this.#context.detached()
+        this.#detached()
       },
       onUnshared: () => this.#refuse(`the VMM does not share the guest's memory; ${UNSHARED_HINT}`),
     })
@@ -120,15 +141,19 @@ export class Vm {
 
   get info(): VmInfo {
     const socket = this.#server?.path ?? ''
+    const usernet = this.#server instanceof UsernetServer
     return {
       vm: this.name,
       socket,
+      transport: usernet ? 'usernet' : 'vfio-user',
       attached: this.#server?.attached ?? false,
       started: this.#device.started,
       maxPorts: this.#device.maxPorts,
       ports: this.#device.ports.length,
       problem: this.#problem,
-      qemuArgs: ['-device', JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: socket } })],
+      qemuArgs: usernet
+        ? usernetArguments(socket, 'vmchannel')
+        : ['-device', JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: socket } })],
     }
   }
 

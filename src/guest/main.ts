@@ -10,20 +10,28 @@ import { describeError, EXIT_CODES, VmchannelError } from '../errors.ts'
 import { SILENT, type Log } from '../log.ts'
 import { PortBoard } from './board.ts'
 import { startSession, type SessionOptions } from './session.ts'
+import { startUsernet, type UsernetOptions } from './usernet.ts'
 
 const USAGE = `usage: node main.js [--device 0000:00:03.0] [--driver uio|vfio] [--share] [--force] [--quiet]
+       node main.js --usernet [--address 10.118.109.100:7644] [--share] [--quiet]
 `
 const ENDINGS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-export interface GuestOptions extends SessionOptions {
+export interface GuestOptions extends SessionOptions, UsernetOptions {
   /** Several programs may have a port open at a time. */
   share?: boolean
+  /** Over a connection of user networking rather than a device. */
+  usernet?: boolean
 }
 
 /** Runs until a signal, or until the device is gone. Rejects with VmchannelError. */
 export async function runGuest(options: GuestOptions = {}): Promise<void> {
-  const { share = false, log = SILENT } = options
-  const session = startSession(options, new PortBoard({ log, share }))
+  const { share = false, log = SILENT, usernet = false } = options
+  for (const key of ['device', 'driver', 'force', 'address'] as const)
+    if (options[key] && usernet !== (key === 'address'))
+      throw new VmchannelError('ERR_VMCHANNEL_USAGE', `--${key} goes ${usernet ? 'without' : 'with'} --usernet`)
+  const view = new PortBoard({ log, share })
+  const session = usernet ? await startUsernet(options, view) : startSession(options, view)
   const stop = (): void => void session.stop()
   for (const signal of ENDINGS) process.on(signal, stop)
   try {
@@ -54,7 +62,10 @@ function parse(words: string[]): GuestOptions {
     const flag = { type: 'boolean' } as const
     const { values } = parseArgs({
       args: words,
-      options: { device: { type: 'string' }, driver: { type: 'string' }, share: flag, force: flag, quiet: flag },
+      options: {
+        ...{ device: { type: 'string' }, driver: { type: 'string' }, address: { type: 'string' } },
+        ...{ share: flag, force: flag, quiet: flag, usernet: flag },
+      },
     })
     const { quiet, driver, ...rest } = values
     if (driver !== undefined && driver !== 'uio' && driver !== 'vfio')

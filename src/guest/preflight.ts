@@ -48,6 +48,10 @@ export function needModule(name: string, there: () => boolean): void {
 export function checkModules(driver: string): void {
   needModule(driver.replaceAll('-', '_'), () => driverLoaded(driver))
   if (driver === 'vfio-pci') needModule('vfio_iommu_type1', () => existsSync('/sys/module/vfio_iommu_type1'))
+  needCuse()
+}
+
+export function needCuse(): void {
   needModule('cuse', () => existsSync('/dev/cuse'))
 }
 

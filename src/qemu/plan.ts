@@ -6,6 +6,7 @@
 
 import { VmchannelError } from '../errors.ts'
 import type { PortSpec } from '../port-spec.ts'
+import { usernetArguments } from '../usernet/place.ts'
 import {
   describeArgument,
   isOwn,
@@ -18,10 +19,10 @@ import { planMemory, type FileKind, type MemoryPlan } from './memory.ts'
 import { behindIommu, machineObstacle, refuseIncoming } from './obstacles.ts'
 import { optionText, type JsonValue } from './option.ts'
 import { planQemuDevice, type QemuOwnDevice } from './own-device.ts'
-import { ownDevice, ownPorts } from './own-ports.ts'
+import { ownDevice, ownPorts, type OwnDevice } from './own-ports.ts'
 import { passThroughReason } from './pass-through.ts'
 import { slotTrouble, slotWarning } from './pci-slots.ts'
-import { claimName, numberPorts, type NamedPort } from './port-numbers.ts'
+import { claimName, neededPorts, numberPorts, type NamedPort } from './port-numbers.ts'
 import type { QemuAbility } from './probe.ts'
 import { findSerialDevices, type SerialDevice } from './serial.ts'
 import { allIds, freshId, mentionedFds } from './usage.ts'
@@ -41,6 +42,7 @@ export interface PlannedDevice {
   id: string
   /** What asked for it: "-virtioserial", or QEMU's -device. */
   origin: string
+  transport: 'vfio-user' | 'usernet'
   maxPorts: number
   /** All with their numbers. */
   ports: PortSpec[]
@@ -91,7 +93,8 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
     for (const device of serial) device.reason ??= obstacle.message
   }
   const theirs = own.filter(({ transport }) => transport === 'qemu' || (transport === 'auto' && obstacle))
-  const ours = own.filter((port) => !theirs.includes(port))
+  const networked = own.filter(({ transport }) => transport === 'usernet')
+  const ours = own.filter((port) => !theirs.includes(port) && !networked.includes(port))
   const wantsOwn = bare || ours.length > 0
   for (const device of serial)
     if (device.reason !== undefined && !device.silent) warnings.push(staysWithQemu(device, device.reason))
@@ -108,25 +111,36 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
     return planned
   }
   const memory = wantsOwn || serial.length > 0 ? prepare(list, ids, host) : undefined
-  if (memory === undefined || memory instanceof VmchannelError) {
-    if (memory && wantsOwn) throw memory
-    for (const device of serial) warnings.push(staysWithQemu(device, memory!.message))
-    for (const device of [...kept, ...serial]) noteNames(device, names)
-    const why = memory?.message ?? (theirs.length > 0 ? ON_QEMU : 'no virtio-serial device for vmchannel')
-    return leaveAlone(given, why, warnings, planTheirs())
+  if (memory instanceof VmchannelError) {
+    if (wantsOwn) throw memory
+    for (const device of serial) warnings.push(staysWithQemu(device, memory.message))
+    kept.push(...serial)
+    serial = []
   }
-  refuseIncoming(list)
   const iommu = behindIommu(list) ? { iommuPlatform: true } : {}
+  const shared = memory instanceof VmchannelError ? undefined : memory
   for (const device of kept) noteNames(device, names)
+  if (shared) refuseIncoming(list)
   const drafts = serial.map((device) => draftCarried(device, ids, names, warnings))
   for (const device of serial) warnings.push(...slotWarning(device, list))
-  if (wantsOwn) drafts.push(draftOwn(given, ours, ids, names))
+  if (wantsOwn) drafts.push(draftOwn(ownDevice(given, ours, ids), ours, names))
+  if (networked.length > 0) {
+    const device = { id: freshId('vmchannel-net', ids), maxPorts: neededPorts(networked), properties: {} }
+    drafts.push({ ...draftOwn(device, networked, names), transport: 'usernet' })
+  }
   const added = planTheirs()
-  warnings.push(...memory.warnings)
+  warnings.push(...(shared?.warnings ?? []))
+  if (drafts.length === 0) {
+    const why = memory instanceof VmchannelError ? memory.message : 'no virtio-serial device for vmchannel'
+    return leaveAlone(given, theirs.length > 0 ? ON_QEMU : why, warnings, added)
+  }
   return {
     passThrough: undefined,
-    devices: drafts.map(({ id, origin, maxPorts, ports }) => ({ id, origin, maxPorts, ports, ...iommu })),
-    qemuArgs: (socketPaths) => [...writeArguments(rest, drafts, taken(serial), memory, socketPaths), ...added.args],
+    devices: drafts.map(({ id, origin, transport, maxPorts, ports }) => {
+      const planned = { id, origin, transport, maxPorts, ports }
+      return transport === 'usernet' ? planned : { ...planned, ...iommu }
+    }),
+    qemuArgs: (socketPaths) => [...writeArguments(rest, drafts, taken(serial), shared, socketPaths), ...added.args],
     takenFds: drafts.flatMap((draft) => draft.ports.flatMap(inheritedFd)),
     mentionedFds: [...mentionedFds(given), ...added.fds],
     warnings,
@@ -191,6 +205,7 @@ function draftCarried(device: SerialDevice, ids: Set<string>, names: Map<string,
   return {
     id: device.id ?? freshId('vmchannel', ids),
     origin,
+    transport: 'vfio-user',
     maxPorts,
     ports: numberPorts(ports, maxPorts, names),
     properties,
@@ -198,15 +213,9 @@ function draftCarried(device: SerialDevice, ids: Set<string>, names: Map<string,
   }
 }
 
-function draftOwn(
-  given: readonly Argument[],
-  own: readonly NamedPort[],
-  ids: Set<string>,
-  names: Map<string, string>,
-): Draft {
-  const { id, maxPorts, properties } = ownDevice(given, own, ids)
-  const ports = numberPorts(own, maxPorts, names)
-  return { id, origin: '-virtioserial', maxPorts, ports, properties, place: undefined }
+function draftOwn(device: OwnDevice, own: readonly NamedPort[], names: Map<string, string>): Draft {
+  const ports = numberPorts(own, device.maxPorts, names)
+  return { ...device, origin: '-virtioserial', transport: 'vfio-user', ports, place: undefined }
 }
 
 function taken(serial: readonly SerialDevice[]): Set<Argument> {
@@ -226,26 +235,34 @@ function writeArguments(
   rest: readonly Argument[],
   drafts: readonly Draft[],
   removed: ReadonlySet<Argument>,
-  memory: MemoryPlan,
+  memory: MemoryPlan | undefined,
   socketPaths: readonly string[],
 ): string[] {
   if (socketPaths.length !== drafts.length) {
     throw new RangeError(`${drafts.length} devices, but ${socketPaths.length} sockets`)
   }
-  const deviceOf = (draft: Draft): string => deviceArgument(draft, socketPaths[drafts.indexOf(draft)] ?? '')
+  const argumentsOf = (draft: Draft): string[] => deviceArguments(draft, socketPaths[drafts.indexOf(draft)] ?? '')
   const args: string[] = []
   for (const argument of rest) {
     const draft = drafts.find((one) => one.place === argument)
-    if (draft) args.push('-device', deviceOf(draft))
-    else if (!removed.has(argument)) args.push(...(memory.edits.get(argument) ?? argument.raw))
+    if (draft) args.push(...argumentsOf(draft))
+    else if (!removed.has(argument)) args.push(...(memory?.edits.get(argument) ?? argument.raw))
   }
-  args.push(...memory.added)
-  for (const draft of drafts) if (draft.place === undefined) args.push('-device', deviceOf(draft))
+  args.push(...(memory?.added ?? []))
+  if (drafts.some(({ transport }) => transport === 'usernet') && defaultNetwork(rest)) args.push('-nic', 'user')
+  for (const draft of drafts) if (draft.place === undefined) args.push(...argumentsOf(draft))
   return args
 }
 
 /** Only JSON can say where the socket is. */
-function deviceArgument(draft: Draft, path: string): string {
+function deviceArguments({ id, transport, properties }: Draft, path: string): string[] {
+  if (transport === 'usernet') return usernetArguments(path, id)
   const socket = { type: 'unix', path }
-  return JSON.stringify({ driver: 'vfio-user-pci', id: draft.id, ...draft.properties, socket })
+  return ['-device', JSON.stringify({ driver: 'vfio-user-pci', id, ...properties, socket })]
+}
+
+/** Whether QEMU gives the guest a network unasked; it does not any more once it is asked for one. */
+function defaultNetwork(list: readonly Argument[]): boolean {
+  const names = new Set(['nodefaults', 'net', 'netdev', 'nic', 'readconfig'])
+  return !list.some(({ name }) => name !== undefined && names.has(name))
 }

@@ -7,8 +7,11 @@ import { escapeOption, splitOptions } from '../chardev/options.ts'
 import { VmchannelError } from '../errors.ts'
 import { printable } from '../log.ts'
 
-/** `auto`: our device where QEMU can have it, else `qemu`: QEMU's own virtio-serial-pci. */
-export const TRANSPORTS = ['auto', 'vfio-user', 'qemu'] as const
+/**
+ * `auto`: our device where QEMU can have it, else `qemu`: QEMU's own virtio-serial-pci. `usernet`: a connection over user
+ * networking.
+ */
+export const TRANSPORTS = ['auto', 'vfio-user', 'qemu', 'usernet'] as const
 export type Transport = (typeof TRANSPORTS)[number]
 
 /** Takes the word transport= out of a port's option string; the rest is a port specification. */

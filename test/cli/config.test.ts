@@ -29,6 +29,7 @@ ports = [
 ]
 
 [[vm]]
+transport = "usernet"
 `
 
 describe('a file', () => {
@@ -52,7 +53,7 @@ describe('a file', () => {
             'file:/tmp/a,,b,name=c,,d,nr=5,policy=drop-oldest,buffer=1M',
           ],
         },
-        { name: 'vm1', ports: [] },
+        { name: 'vm1', transport: 'usernet', ports: [] },
       ],
     })
   })

@@ -227,6 +227,7 @@ describe('--dry-run', () => {
           id: expect.any(String),
           vm: expect.stringMatching(/^qemu-\d+$/),
           origin: '-device virtio-serial-pci',
+          transport: 'vfio-user',
           socket: expect.stringMatching(/\.vfio\.sock$/),
           maxPorts: 31,
           ports: [expect.stringMatching(/^unix:\/tmp\/it s\.sock,.*name=org\.example\.0/)],

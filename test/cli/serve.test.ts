@@ -2,6 +2,7 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { ensureOldQemu } from '../../lab/fetch/old-qemu.ts'
 import { ensureQemu } from '../../lab/fetch/qemu.ts'
 import type { PortInfo } from '../../src/daemon/protocol.ts'
 import { HELPER_SCRIPT } from '../../src/udev/helper.ts'
@@ -51,6 +52,22 @@ describe('serve', () => {
     expect(await ended).toMatchObject({ status: 0, signal: null, stderr: '' })
     expect(existsSync(bench.path('a.sock'))).toBe(false)
     expect(readdirSync(bench.state)).toEqual([])
+  })
+
+  it('--transport usernet: arguments for any QEMU', async () => {
+    for (const qemu of [(await ensureQemu()).path, (await ensureOldQemu()).path]) {
+      const { child, ended, info } = await serve(['--port', 'null,name=a', '--transport', 'usernet'])
+      expect(info.vms[0]).toMatchObject({ transport: 'usernet', socket: `${bench.state}/serve-vm0/vm0.usernet.sock` })
+      const events = bench.start(['port', 'list', '--json'])
+      expect(JSON.parse((await collect(events)).stdout)).toMatchObject([{ name: 'a', guestReady: false }])
+      const machine = spawn(qemu, ['-S', '-display', 'none', '-nodefaults', '-qmp', 'stdio', ...info.vms[0]!.qemuArgs])
+      let said = ''
+      for (const stream of [machine.stdout, machine.stderr]) stream.on('data', (chunk) => (said += String(chunk)))
+      machine.stdin.write('{"execute":"qmp_capabilities"}{"execute":"query-status"}{"execute":"quit"}\n')
+      expect(await new Promise((done) => machine.once('exit', done)), said).toBe(0)
+      child.kill('SIGTERM')
+      expect(await ended).toMatchObject({ status: 0, stderr: '' })
+    }
   })
 
   it('for people: one option a line, to be pasted into a shell', async () => {

@@ -52,6 +52,15 @@ describe('createDevice', () => {
     await expect(device.waitForDriver()).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CLOSED' })
   })
 
+  it('over user networking: the same device with other arguments', async () => {
+    await using device = await createDevice({ log: 'ignore', transport: 'usernet' })
+    expect(device.qemuArgs.join(' ')).toMatch(
+      /^-chardev socket,id=vmchannel-c,path=.*restrict=on,guestfwd=.*virtio-net/,
+    )
+    const port = await device.addPort({ name: 'org.example.0' })
+    expect(port.name).toBe('org.example.0')
+  })
+
   it('is disposed of by await using', async () => {
     let pid: number
     {

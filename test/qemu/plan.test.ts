@@ -39,6 +39,7 @@ describe('libguestfs', () => {
       {
         id: 'vmchannel',
         origin: '-device virtio-serial-pci',
+        transport: 'vfio-user',
         maxPorts: 31,
         ports: [
           {

@@ -120,6 +120,58 @@ describe('transport=qemu', () => {
   })
 })
 
+describe('transport=usernet', () => {
+  const NET =
+    '-netdev user,id=vmchannel-net-n,net=10.118.109.0/24,restrict=on,guestfwd=tcp:10.118.109.100:7644-chardev:vmchannel-net-c'
+  const CARD =
+    '{"driver":"virtio-net-pci","id":"vmchannel-net","netdev":"vmchannel-net-n","mac":"52:54:00:76:6d:63","romfile":""}'
+
+  it.each([OLD, NEW])('is a network of its own, without shared memory', (host) => {
+    const plan = planQemu(words('-nodefaults -virtioserial null,name=a,transport=usernet'), host)
+    expect(plan.warnings).toEqual([])
+    expect(plan.devices).toMatchObject([{ transport: 'usernet', ports: [{ name: 'a', id: 1 }] }])
+    const chardev = '-chardev socket,id=vmchannel-net-c,path=/run/a,,b'
+    expect(plan.qemuArgs(['/run/a,b']).join(' ')).toBe(`-nodefaults ${chardev} ${NET} -device ${CARD}`)
+  })
+
+  it.each([
+    ['', true],
+    ['-nodefaults', false],
+    ['-nic none', false],
+    ['-netdev user,id=n', false],
+    ['-net none', false],
+  ])('leaves the guest the network it has: %s', (text, added) => {
+    const args = argsOf(`${text} -virtioserial null,transport=usernet`, NEW)
+    expect(args.join(' ').includes('-nic user')).toBe(added)
+  })
+
+  it('goes beside the others, and migrates as far as it is concerned', () => {
+    const text =
+      '-virtioserial null,transport=usernet -virtioserial null,transport=qemu -virtioserial null,transport=vfio-user'
+    const plan = planQemu(words(text), NEW)
+    expect(plan.devices.map(({ id, transport }) => `${id} ${transport}`)).toEqual([
+      'vmchannel vfio-user',
+      'vmchannel-net usernet',
+    ])
+    expect(jsonOf(argsOf(text, NEW)).map(({ driver }) => driver)).toEqual([
+      'vfio-user-pci',
+      'virtio-net-pci',
+      'virtio-serial-pci',
+      'virtserialport',
+    ])
+    expect(planQemu(words('-virtioserial null,transport=usernet -incoming defer'), NEW).devices).toHaveLength(1)
+  })
+
+  it('keeps devices of QEMU with QEMU where ours cannot be', () => {
+    const text = '-object memory-backend-file,id=m,size=1G,mem-path=/x,share=off -machine memory-backend=m -m 1G'
+    const serial = '-device virtio-serial -chardev null,id=c -device virtserialport,chardev=c,name=a'
+    const plan = planQemu(words(`${text} ${serial} -virtioserial null,transport=usernet`), NEW)
+    expect(plan.devices).toHaveLength(1)
+    expect(plan.warnings).toEqual([expect.stringMatching(/stays with QEMU/)])
+    expect(plan.qemuArgs(['/s']).join(' ')).toContain(serial)
+  })
+})
+
 it.each([
   'unix:/a',
   'unix:/a,,b,server=on,wait=on',
