@@ -20,6 +20,8 @@ export interface ApplianceOptions extends WaitOptions {
   appliance: Appliance
   disk: string
   format: DiskFormat
+  /** The disk is a block device of the host. */
+  device: boolean
   /** The QEMU process is gone, with the reason. */
   onExit: (reason: VmchannelError) => void
 }
@@ -110,10 +112,10 @@ export class ApplianceMachine {
   }
 }
 
-function qemuArguments(device: Device, { appliance, disk, format }: ApplianceOptions): string[] {
-  const drive = (id: string, path: string, kind: string): string[] => [
+function qemuArguments(device: Device, { appliance, disk, format, device: isDevice }: ApplianceOptions): string[] {
+  const drive = (id: string, path: string, kind: string, driver = 'file'): string[] => [
     '-drive',
-    `file.driver=file,file.filename=${path.replaceAll(',', ',,')},file.locking=off,format=${kind},snapshot=on,cache=unsafe,id=${id},if=none`,
+    `file.driver=${driver},file.filename=${path.replaceAll(',', ',,')},file.locking=off,format=${kind},snapshot=on,cache=unsafe,id=${id},if=none`,
     ...['-device', `scsi-hd,drive=${id}`],
   ]
   return [
@@ -124,7 +126,7 @@ function qemuArguments(device: Device, { appliance, disk, format }: ApplianceOpt
     ...['-append', `${KERNEL_WORDS} root=UUID=${appliance.uuid}`],
     ...['-object', 'rng-random,filename=/dev/urandom,id=rng0', '-device', 'virtio-rng-pci,rng=rng0'],
     ...['-device', 'virtio-scsi-pci,id=scsi'],
-    ...drive('hd0', disk, format),
+    ...drive('hd0', disk, format, isDevice ? 'host_device' : 'file'),
     ...drive('appliance', appliance.root, 'raw'),
     ...device.memoryArgs(MEMORY),
     ...device.qemuArgs,

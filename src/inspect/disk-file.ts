@@ -13,6 +13,8 @@ export type DiskFormat = (typeof DISK_FORMATS)[number]
 
 export interface DiskFile {
   format: DiskFormat
+  /** A block device: QEMU has another driver for it. */
+  device: boolean
 }
 
 const SECTOR = 512
@@ -60,7 +62,7 @@ export function lookAtDisk(path: string, given?: DiskFormat): DiskFile {
     else if (format === 'vmdk' && given === undefined && bytes[0] === 0x23)
       throw refuseReference(path, 'vmdk', 'extents')
     if (format === 'raw') checkRaw(path, fd, bytes, stat.isFile() ? stat.size : Infinity)
-    return { format }
+    return { format, device: stat.isBlockDevice() }
   } finally {
     closeSync(fd)
   }

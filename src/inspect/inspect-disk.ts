@@ -31,7 +31,7 @@ export interface InspectOptions extends WaitOptions {
 export async function inspectDisk(disk: string, options: InspectOptions = {}): Promise<DiskReport> {
   const { signal, onStep: step = () => {} } = options
   if (signal?.aborted) throw aborted(`inspecting ${disk}`, signal)
-  const { format } = lookAtDisk(disk, options.format)
+  const { format, device } = lookAtDisk(disk, options.format)
   const appliance = await findAppliance(process.env, step, signal)
   const qemu = findQemu(process.env, options.qemu)
   probeQemu(qemu, probeCacheFile(process.env))
@@ -41,7 +41,7 @@ export async function inspectDisk(disk: string, options: InspectOptions = {}): P
   const stop = watch(disk, options, fail)
   step('booting the appliance')
   try {
-    const start = { qemu, appliance, disk: resolve(disk), format, signal, onExit: fail }
+    const start = { qemu, appliance, disk: resolve(disk), format, device, signal, onExit: fail }
     const machine = await ApplianceMachine.start(start)
     try {
       const client = new DaemonClient(machine.port)

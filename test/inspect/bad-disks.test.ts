@@ -110,10 +110,10 @@ describe('a look at the file', () => {
 
   it('formats are found, through links too; what was said is not questioned', () => {
     symlinkSync(file('q', qcow2()), join(dir, 'link'))
-    expect(lookAtDisk(join(dir, 'link'))).toEqual({ format: 'qcow2' })
-    expect(lookAtDisk(join(dir, 'qb'), 'qcow2')).toEqual({ format: 'qcow2' })
-    expect(lookAtDisk(file('v', Buffer.from('KDMV'), 4096))).toEqual({ format: 'vmdk' })
-    expect(lookAtDisk(file('r', Buffer.alloc(4096, 0xa5)))).toEqual({ format: 'raw' })
+    expect(lookAtDisk(join(dir, 'link'))).toEqual({ format: 'qcow2', device: false })
+    expect(lookAtDisk(join(dir, 'qb'), 'qcow2')).toEqual({ format: 'qcow2', device: false })
+    expect(lookAtDisk(file('v', Buffer.from('KDMV'), 4096))).toEqual({ format: 'vmdk', device: false })
+    expect(lookAtDisk(file('r', Buffer.alloc(4096, 0xa5)))).toEqual({ format: 'raw', device: false })
   })
 })
 

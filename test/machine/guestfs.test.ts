@@ -19,6 +19,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { command, tryCommand, type CommandResult } from '../../lab/command.ts'
 import { repoRoot } from '../../lab/paths.ts'
@@ -207,6 +208,21 @@ describe('inspection', () => {
     } finally {
       child.kill('SIGKILL')
     }
+  })
+
+  it('a caller whose patience is over gets an error, and nothing stays behind', async () => {
+    const disk = join(lab.folder, 'late.img')
+    await sampleDisk(lab.guestfs, disk)
+    const index = pathToFileURL(join(repoRoot(), 'dist/src/index.js')).href
+    const program = [
+      `import { inspectDisk } from ${JSON.stringify(index)}`,
+      `await inspectDisk(${JSON.stringify(disk)}, { timeout: 2000 }).catch((error) => console.log(error.code))`,
+    ]
+    const { status, stdout, stderr } = await node(['--input-type=module', '-e', program.join('\n')])
+    expect({ status, stdout: stdout.toString(), stderr }).toEqual({
+      ...{ status: 0, stdout: 'ERR_VMCHANNEL_TIMEOUT\n', stderr: '' },
+    })
+    expect(processesWith(disk)).toEqual([])
   })
 
   describe.runIf(FULL)('at length (npm run test:guestfs; each boots an appliance)', () => {
