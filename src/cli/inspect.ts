@@ -4,7 +4,7 @@ import { inspectDisk, type InspectOptions } from '../inspect/inspect-disk.ts'
 import type { DiskFormat } from '../inspect/disk-file.ts'
 import type { Application, DiskReport, OperatingSystem } from '../inspect/report.ts'
 import { printable } from '../log.ts'
-import { humanBytes, paint, printJson, warn } from './print.ts'
+import { paint, printJson, warn } from './print.ts'
 import { StepLine } from './step-line.ts'
 import { columns, indent } from './text.ts'
 import type { Run } from './table.ts'
@@ -32,10 +32,10 @@ export const inspectCommand: Run = async ({ args, options }) => {
 function print({ disk, format, filesystems, systems, warnings }: DiskReport, all: boolean): void {
   const out = (text: string): void => void process.stdout.write(text)
   out(`${paint('bold', clean(disk))}: ${format}\n\n`)
-  const rows = filesystems.map(({ device, type, size, label, uuid }) => [
-    ...[clean(device), type ?? 'unknown', size === null ? '-' : humanBytes(size), clean(label), clean(uuid)],
+  const rows = filesystems.map(({ device, type, label, uuid }) => [
+    ...[clean(device), clean(type ?? 'unknown'), clean(label), clean(uuid)],
   ])
-  out(columns([['DEVICE', 'TYPE', 'SIZE', 'LABEL', 'UUID'], ...rows], [2]))
+  out(columns([['DEVICE', 'TYPE', 'LABEL', 'UUID'], ...rows]))
   for (const system of systems) printSystem(system, all, out)
   if (systems.length === 0) out('\nNo operating system was found on it.\n')
   for (const text of warnings) warn(clean(text))

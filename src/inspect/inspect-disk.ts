@@ -67,12 +67,11 @@ async function look(
   await client.launched()
   const daemon = new Procedures(client)
   const warnings: string[] = []
-  step('looking at file systems')
-  const found = await listFileSystems(daemon)
-  const filesystems = [...found.values()]
   step('looking for operating systems')
   const warn = (text: string): void => void warnings.push(text)
-  const systems = await listSystems(daemon, found, { applications, warn, step })
+  const systems = await listSystems(daemon, { applications, warn, step })
+  step('looking at the other file systems')
+  const filesystems = await listFileSystems(daemon, systems)
   if (systems.length === 0) await explainNothing(disk, filesystems, daemon)
   for (const { device, type } of filesystems) {
     if (isEncrypted(type)) warnings.push(`${device} is encrypted: what is on it cannot be seen`)

@@ -4,10 +4,11 @@ import { DaemonError, type DaemonClient } from './daemon-client.ts'
 import type { Application } from './report.ts'
 import { XdrWriter, type XdrReader } from './xdr.ts'
 
+/** Disks, partitions, logical volumes, RAID, device mapper: cheap lists, without a look at what is on them. */
+const LISTS = [7, 8, 11, 300, 287] as const
 const MOUNT_RO = 73
 const DOWNLOAD = 67
 const UMOUNT_ALL = 47
-const BLOCKDEV_GETSIZE64 = 63
 const VFS_TYPE = 198
 const VFS_LABEL = 253
 const VFS_UUID = 254
@@ -55,6 +56,20 @@ export class Procedures {
     return this.#client.call(LIST_FILESYSTEMS, undefined, (result) => result.table())
   }
 
+  /** Every block device that there is, also such that only hold others. */
+  async blockDevices(): Promise<string[]> {
+    const found: string[] = []
+    for (const proc of LISTS) {
+      found.push(
+        ...(await orElse(
+          this.#client.call(proc, undefined, (result) => result.strings()),
+          [],
+        )),
+      )
+    }
+    return found
+  }
+
   /** Looks for operating systems; gives their root file systems. What follows is about what it found. */
   inspectOs(): Promise<string[]> {
     return this.#client.call(INSPECT_OS, undefined, (result) => result.strings())
@@ -94,10 +109,6 @@ export class Procedures {
 
   uuid(device: string): Promise<string> {
     return this.#text(VFS_UUID, device)
-  }
-
-  size(device: string): Promise<number> {
-    return this.#client.call(BLOCKDEV_GETSIZE64, new XdrWriter().string(device), (result) => Number(result.int64()))
   }
 
   /** /dev/VG/LV for any name of a logical volume. */

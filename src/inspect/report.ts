@@ -20,8 +20,6 @@ export interface FileSystem {
   type: string | null
   label: string | null
   uuid: string | null
-  /** Bytes; null for a part of a volume. */
-  size: number | null
 }
 
 export interface OperatingSystem {
@@ -44,7 +42,7 @@ export interface OperatingSystem {
   windowsSystemroot: string | null
   windowsCurrentControlSet: string | null
   mountpoints: { path: string; device: string }[]
-  filesystems: Omit<FileSystem, 'size'>[]
+  filesystems: FileSystem[]
   /** Drive letters of Windows. */
   driveMappings: { drive: string; device: string }[]
   /** Null where applications of such a system cannot be listed. */

@@ -26,35 +26,52 @@ export interface SystemsOptions {
   step: (text: string) => void
 }
 
-/** Everything on the disk that could hold a file system, by the names that the daemon has for it. */
-export async function listFileSystems(daemon: Procedures): Promise<Map<string, FileSystem>> {
-  const found = new Map<string, FileSystem>()
-  const list = (await daemon.listFilesystems()).slice(0, PARTS_MAX)
-  for (const [device, type] of list.toSorted(([a], [b]) => (a < b ? -1 : 1))) {
-    const size = await orElse(daemon.size(device), null)
-    found.set(device, { ...(await describe(daemon, device, type)), size })
-  }
-  return found
-}
-
-export async function listSystems(
-  daemon: Procedures,
-  filesystems: ReadonlyMap<string, FileSystem>,
-  options: SystemsOptions,
-): Promise<OperatingSystem[]> {
+export async function listSystems(daemon: Procedures, options: SystemsOptions): Promise<OperatingSystem[]> {
   const systems: OperatingSystem[] = []
   for (const root of (await daemon.inspectOs()).slice(0, PARTS_MAX)) {
-    systems.push(await readSystem(daemon, root, filesystems, options))
+    systems.push(await readSystem(daemon, root, options))
   }
   return systems
 }
 
-async function readSystem(
-  daemon: Procedures,
-  root: string,
-  filesystems: ReadonlyMap<string, FileSystem>,
-  options: SystemsOptions,
-): Promise<OperatingSystem> {
+/**
+ * Everything on the disk that could hold a file system. What the systems use has been looked at already; asking the
+ * daemon for all of it again takes seconds, so that only the rest is looked at. Where there is no system the daemon's
+ * own list says more: parts of volumes.
+ */
+export async function listFileSystems(daemon: Procedures, systems: readonly OperatingSystem[]): Promise<FileSystem[]> {
+  const found = new Map(systems.flatMap(({ filesystems }) => filesystems.map((one) => [one.device, one] as const)))
+  if (found.size === 0) {
+    for (const [device, type] of (await daemon.listFilesystems()).slice(0, PARTS_MAX)) {
+      const filesystem = await describe(daemon, device, type)
+      found.set(filesystem.device, filesystem)
+    }
+  } else {
+    const all = new Set((await daemon.blockDevices()).slice(0, PARTS_MAX))
+    // A device that only a system's own table names is not on the disk.
+    for (const [device, { type }] of found) if (type === null && !all.has(device)) found.delete(device)
+    for (const device of [...all].filter((one) => !holdsOthers(one, all))) {
+      const name = await canonical(daemon, device)
+      if (found.has(name)) continue
+      const filesystem = await describe(daemon, device)
+      const extended = filesystem.type === null && /[a-z][1-4]$/.test(device) && all.has(`${device.slice(0, -1)}5`)
+      if (!MEMBERS.has(filesystem.type ?? '') && !extended) found.set(name, filesystem)
+    }
+  }
+  return [...found.values()].toSorted((a, b) => (a.device < b.device ? -1 : 1))
+}
+
+/** Parts of something else, which is in the list itself. */
+const MEMBERS: ReadonlySet<string> = new Set(['LVM2_member', 'linux_raid_member', 'mpath_member'])
+
+/** A disk with partitions. */
+function holdsOthers(device: string, all: ReadonlySet<string>): boolean {
+  // /dev/sda1, but /dev/md0p1.
+  const partition = /\d$/.test(device) ? /^p\d+$/ : /^\d+$/
+  return [...all].some((other) => other.startsWith(device) && partition.test(other.slice(device.length)))
+}
+
+async function readSystem(daemon: Procedures, root: string, options: SystemsOptions): Promise<OperatingSystem> {
   const text = async (what: Parameters<Procedures['systemText']>[1]): Promise<string | null> =>
     known(await orElse(daemon.systemText(root, what), ''))
   const windows = async (what: Parameters<Procedures['windowsText']>[1]): Promise<string | null> =>
@@ -87,8 +104,7 @@ async function readSystem(
   for (const [path, device] of mountpoints) system.mountpoints.push({ path, device: await canonical(daemon, device) })
   system.mountpoints.sort((a, b) => a.path.length - b.path.length || (a.path < b.path ? -1 : 1))
   for (const device of devices) {
-    const { size: _, ...entry } = filesystems.get(device) ?? { ...(await describe(daemon, device)), size: null }
-    system.filesystems.push(entry)
+    system.filesystems.push(await describe(daemon, device))
   }
   system.filesystems.sort((a, b) => (a.device < b.device ? -1 : 1))
   for (const [drive, device] of drives) {
@@ -170,7 +186,7 @@ async function listPacman(daemon: Procedures): Promise<Application[]> {
   return pacmanApplications(files)
 }
 
-async function describe(daemon: Procedures, device: string, type?: string): Promise<Omit<FileSystem, 'size'>> {
+async function describe(daemon: Procedures, device: string, type?: string): Promise<FileSystem> {
   const text = async (answer: Promise<string>): Promise<string | null> => (await orElse(answer, '')) || null
   return {
     device: await canonical(daemon, device),

@@ -157,9 +157,9 @@ describe('inspection', () => {
       expect(report.systems.map(asVirtInspector)).toEqual(parseVirtInspector(reference.stdout.toString()))
       expect(report).toMatchObject({ disk, format: 'qcow2', warnings: [] })
       expect(report.filesystems).toMatchObject([
-        { device: '/dev/vg/home', type: 'ext4', size: 16 * 2 ** 20 },
-        { device: '/dev/vg/root', type: 'ext4', label: 'system', size: 64 * 2 ** 20 },
-        { device: '/dev/vg/swap', type: 'swap', size: 8 * 2 ** 20 },
+        { device: '/dev/vg/home', type: 'ext4' },
+        { device: '/dev/vg/root', type: 'ext4', label: 'system' },
+        { device: '/dev/vg/swap', type: 'swap' },
       ])
       expect(report.systems[0]).toMatchObject({ hostname: 'volumes', distro: 'debian', root: '/dev/vg/root' })
       expect(report.systems[0]!.applications!.length).toBeGreaterThan(200)
@@ -283,7 +283,7 @@ describe('inspection', () => {
         const env = { ...lab.env(), VMCHANNEL_STATE_DIR: state, TMPDIR: '/tmp', HOME: '/nonexistent' }
         const { status, stdout, stderr } = await tryCommand('setpriv', [...user, 'inspect', disk], { env })
         expect(stderr.replaceAll(/^\.\. .*\n/gm, '')).toBe('')
-        expect(stdout.toString()).toMatch(/\/dev\/sda +ext4 +\S+ MiB .*\n\nNo operating system was found on it\.\n$/)
+        expect(stdout.toString()).toMatch(/\/dev\/sda +ext4 .*\n\nNo operating system was found on it\.\n$/)
         expect(status).toBe(0)
       },
       BOOT,
