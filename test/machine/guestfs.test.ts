@@ -32,6 +32,7 @@ import { asVirtInspector, parseVirtInspector } from '../inspect/virt-inspector.t
 const FULL = process.env['VMCHANNEL_GUESTFS'] === 'full'
 const MIB = FULL ? 100 : 12
 const BOOT = 300_000
+const WAIT = 120_000
 const FSTAB =
   '/dev/mapper/vg-root / ext4 defaults 0 1\n/dev/vg/home /home ext4 defaults 0 2\n/dev/vg/swap none swap sw 0 0\n'
 
@@ -195,20 +196,24 @@ describe('inspection', () => {
     expect(status).toBe(14)
   })
 
-  it('nothing stays behind when the program is killed', async () => {
-    const disk = join(lab.folder, 'killed.img')
-    await sampleDisk(lab.guestfs, disk)
-    const child = spawn(process.execPath, [main, 'inspect', disk], { env: { ...process.env, ...lab.env() } })
-    try {
-      const mine = (): string[] => processesWith(disk).filter((pid) => pid !== String(child.pid))
-      await until(() => mine().length > 0, 'QEMU runs')
-      child.kill('SIGKILL')
-      await until(() => mine().length === 0, 'QEMU has ended')
-      await until(() => readdirSync(join(lab.folder, 'state')).length === 0, 'the device process has ended')
-    } finally {
-      child.kill('SIGKILL')
-    }
-  })
+  it(
+    'nothing stays behind when the program is killed',
+    async () => {
+      const disk = join(lab.folder, 'killed.img')
+      await sampleDisk(lab.guestfs, disk)
+      const child = spawn(process.execPath, [main, 'inspect', disk], { env: { ...process.env, ...lab.env() } })
+      try {
+        const mine = (): string[] => processesWith(disk).filter((pid) => pid !== String(child.pid))
+        await until(() => mine().length > 0, 'QEMU runs', WAIT)
+        child.kill('SIGKILL')
+        await until(() => mine().length === 0, 'QEMU has ended', WAIT)
+        await until(() => readdirSync(join(lab.folder, 'state')).length === 0, 'the device process has ended', WAIT)
+      } finally {
+        child.kill('SIGKILL')
+      }
+    },
+    BOOT,
+  )
 
   it('a caller whose patience is over gets an error, and nothing stays behind', async () => {
     const disk = join(lab.folder, 'late.img')
