@@ -62,6 +62,11 @@ export class BareMachine {
     return this.#child?.pid ?? 0
   }
 
+  /** Whether QEMU still runs. */
+  get running(): boolean {
+    return this.#child?.exitCode === null && this.#child.signalCode === null
+  }
+
   get client(): QmpClient {
     return this.#qmp!
   }

@@ -2,6 +2,7 @@
 
 import { LoopbackMachine } from '../../src/device/attach/loopback.ts'
 import type { DeviceHost, VirtioDevice } from '../../src/device/device.ts'
+import type { PciFunction } from '../../src/device/pci/function.ts'
 import { VirtioPci } from '../../src/device/pci/virtio-pci.ts'
 import { attachLoopback } from '../../src/driver/attach/loopback.ts'
 import type { DriverOptions } from '../../src/driver/console-options.ts'
@@ -16,9 +17,15 @@ export class FakeConsole implements VirtioDevice {
   queueCount = 10
   size = 64
   maxPorts = 4
+  cols = 0
+  rows = 0
   acceptable = true
+  /** What the driver chose. */
+  accepted: bigint = 0n
   started = false
   readonly rings: (SplitRing | undefined)[] = []
+  /** Where the driver put them, and what used.flags were at that moment. */
+  readonly places: (RingAddresses & { size: number; usedFlags: number })[] = []
   /** "PORT_READY 1 1", in order. */
   readonly heard: string[] = []
   /** Notified queues before DRIVER_OK. */
@@ -35,16 +42,22 @@ export class FakeConsole implements VirtioDevice {
   }
   readConfig(offset: number, out: Uint8Array): void {
     const bytes = new Uint8Array(12)
-    new DataView(bytes.buffer).setUint32(4, this.maxPorts, true)
+    const view = new DataView(bytes.buffer)
+    view.setUint16(0, this.cols, true)
+    view.setUint16(2, this.rows, true)
+    view.setUint32(4, this.maxPorts, true)
     out.set(bytes.subarray(offset, offset + out.length))
   }
   writeConfig(): void {}
-  acceptFeatures(): boolean {
+  acceptFeatures(features: bigint): boolean {
+    this.accepted = features
     return this.acceptable
   }
   enableQueue(queue: number, memory: GuestMemory, size: number, at: RingAddresses): boolean {
     this.#memory = memory
-    this.rings[queue] = new SplitRing(memory, size, at)
+    const ring = new SplitRing(memory, size, at)
+    this.rings[queue] = ring
+    this.places[queue] = { ...at, size, usedFlags: ring.usedFlags() }
     this.#seen[queue] = this.#used[queue] = 0
     return true
   }
@@ -124,8 +137,19 @@ export class FakeConsole implements VirtioDevice {
   }
 }
 
+/** One access of the driver to its function; bar -1 is configuration space. */
+export interface Access {
+  kind: 'read' | 'write'
+  bar: number
+  offset: number
+  len: number
+  value: number
+}
+
 export interface FakePair {
   fake: FakeConsole
+  /** All accesses of the driver, in order. */
+  accesses: Access[]
   machine: LoopbackMachine
   pci: VirtioPci
   driver: ConsoleDriver
@@ -139,7 +163,8 @@ export function fakePair(prepare: (fake: FakeConsole) => void = () => {}, option
   prepare(fake)
   const memory = new GuestMemory()
   const pci = new VirtioPci(fake, memory)
-  const machine = new LoopbackMachine(pci, memory, { schedule: (deliver) => deliver() })
+  const accesses: Access[] = []
+  const machine = new LoopbackMachine(recorded(pci, accesses), memory, { schedule: (deliver) => deliver() })
   const { transport, pool } = attachLoopback(machine)
   const log: string[] = []
   const events: string[] = []
@@ -150,5 +175,33 @@ export function fakePair(prepare: (fake: FakeConsole) => void = () => {}, option
     onPort: ({ event, port }) => void events.push(`${event} ${port.id}`),
     ...options,
   })
-  return { fake, machine, pci, driver, log, events }
+  return { fake, accesses, machine, pci, driver, log, events }
+}
+
+function recorded(pci: VirtioPci, accesses: Access[]): PciFunction {
+  const note = (kind: Access['kind'], bar: number, offset: number, bytes: Uint8Array): void => {
+    const value = bytes.reduceRight((sum, byte) => sum * 256 + byte, 0)
+    accesses.push({ kind, bar, offset, len: bytes.length, value })
+  }
+  return {
+    ...{ barSizes: pci.barSizes, configSize: pci.configSize, vectors: pci.vectors, intx: pci.intx },
+    readConfig(offset, out) {
+      pci.readConfig(offset, out)
+      note('read', -1, offset, out)
+    },
+    writeConfig(offset, data) {
+      note('write', -1, offset, data)
+      pci.writeConfig(offset, data)
+    },
+    readBar(bar, offset, out) {
+      pci.readBar(bar, offset, out)
+      note('read', bar, offset, out)
+    },
+    writeBar(bar, offset, data) {
+      note('write', bar, offset, data)
+      pci.writeBar(bar, offset, data)
+    },
+    reset: () => pci.reset(),
+    connectIrq: (irq) => pci.connectIrq(irq),
+  }
 }

@@ -67,8 +67,8 @@ export class Doorbell {
     this.#address = address + REGISTER
   }
 
-  /** A line that calls `onRing`, from the event loop. */
-  connect(onRing: () => void): DoorbellLine {
+  /** A line that calls `onRing`, from the event loop, with the number of times it was rung. */
+  connect(onRing: (times: number) => void): DoorbellLine {
     const line = this.#free.pop()
     if (line === undefined)
       throw new VmchannelError('ERR_VMCHANNEL_USAGE', `all ${this.lines} lines of the doorbell are in use`, {
@@ -77,8 +77,7 @@ export class Doorbell {
     const fd = this.#events[line]!
     drainEventfd(fd)
     const watch = new Watch(fd, () => {
-      drainEventfd(fd)
-      onRing()
+      onRing(drainEventfd(fd))
     })
     watch.want(true, false)
     this.#watches[line] = watch

@@ -26,6 +26,11 @@ export class IntxLines {
     }
   }
 
+  /** Whether any pin is up, as far as the event loop has heard. */
+  get level(): boolean {
+    return this.#up.size > 0
+  }
+
   /** `handler` says whether its function had raised the pin; returns the way to stop. */
   connect(handler: () => boolean): () => void {
     this.#handlers.add(handler)

@@ -105,6 +105,11 @@ export class QtestMachine {
     return this.#bus!
   }
 
+  /** The interrupt pins. */
+  get lines(): IntxLines {
+    return (this.#intx ??= new IntxLines(this.client))
+  }
+
   /** Our driver's way to the virtio function at `place`. Throws VmchannelError or PeerFault. */
   attach(place: PciPlace, options: QtestAttachOptions = {}): QtestDriver {
     const access = this.bus.open(place)
@@ -115,7 +120,7 @@ export class QtestMachine {
     const release =
       msix && this.doorbell && vectors > 0
         ? enableMsix(registers, msix, this.doorbell, vectors, (vector) => transport.interrupt(vector))
-        : this.#lines().connect(() => transport.intx())
+        : this.lines.connect(() => transport.intx())
     const pool = new DmaPool((len) => this.ram.allocate(len), options)
     return {
       transport,
@@ -135,9 +140,5 @@ export class QtestMachine {
     this.#client?.close()
     this.doorbell?.close()
     this.ram.close()
-  }
-
-  #lines(): IntxLines {
-    return (this.#intx ??= new IntxLines(this.client))
   }
 }

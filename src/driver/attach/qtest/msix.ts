@@ -14,14 +14,14 @@ export function enableMsix(
   msix: MsixCapability,
   doorbell: Doorbell,
   count: number,
-  onVector: (vector: number) => void,
+  onVector: (vector: number, times: number) => void,
 ): () => void {
   const where = registers.config32(msix.at + TABLE)
   const bar = where & BAR_MASK
   const table = where - bar
   setMsix(registers, msix, true)
   const lines = Array.from({ length: count }, (_, vector) => {
-    const line = doorbell.connect(() => onVector(vector))
+    const line = doorbell.connect((times) => onVector(vector, times))
     const entry = table + vector * PCI_MSIX_ENTRY_SIZE
     registers.setBar32(bar, entry, line.message.address)
     registers.setBar32(bar, entry + 4, 0)
