@@ -22,25 +22,13 @@ const HELP = `usage: npm run conformance -- [options] [ID ...]
   --target T           loopback, vfio-user, qemu or driver; may be given more than once; default all four
   --json               one JSON object a line: id, title, target, over, status, why
   --table              writes docs/conformance.md, with all targets side by side
-  --qemu-args WORDS    instead: the device that these words put into a QEMU, e.g. "-device virtio-serial-pci,id=v ..."
+  --qemu-args=WORDS    instead: the device that these words put into a QEMU, e.g. "-device virtio-serial-pci,id=v ..."
   --port NAME=SOCKET   where the host's end of that device's port listens; NAME may be its number
   --vfio-user SOCKET   where a vfio-user server of that device waits with nobody attached, for the E attacks
   --patience MS        how long that device may take for what it has to do; default 5000
 `
 
-const { values, positionals } = parseArgs({
-  options: {
-    json: { type: 'boolean', default: false },
-    table: { type: 'boolean', default: false },
-    help: { type: 'boolean', short: 'h', default: false },
-    target: { type: 'string', multiple: true },
-    'qemu-args': { type: 'string' },
-    port: { type: 'string', multiple: true, default: [] },
-    'vfio-user': { type: 'string' },
-    patience: { type: 'string', default: '5000' },
-  },
-  allowPositionals: true,
-})
+const { values, positionals } = readArgs()
 if (values.help) {
   process.stdout.write(HELP)
   process.exit(0)
@@ -119,4 +107,24 @@ function report(result: Result): void {
 function usage(message: string): never {
   process.stderr.write(`conformance: ${message}\n\n${HELP}`)
   process.exit(2)
+}
+
+function readArgs() {
+  try {
+    return parseArgs({
+      options: {
+        json: { type: 'boolean', default: false },
+        table: { type: 'boolean', default: false },
+        help: { type: 'boolean', short: 'h', default: false },
+        target: { type: 'string', multiple: true },
+        'qemu-args': { type: 'string' },
+        port: { type: 'string', multiple: true, default: [] },
+        'vfio-user': { type: 'string' },
+        patience: { type: 'string', default: '5000' },
+      },
+      allowPositionals: true,
+    })
+  } catch (error) {
+    return usage(error instanceof Error ? error.message : String(error))
+  }
 }

@@ -63,8 +63,8 @@ export async function runDevice(
       await run(test)
       const dead = machine.dead()
       if (dead !== undefined) throw new Finding(dead)
-      await test.leave()
-      passed = true
+      passed = !test.spoiled
+      if (passed) await test.leave()
     } catch (error) {
       passed = error instanceof NotApplicable
       throw error

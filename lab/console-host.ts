@@ -94,18 +94,24 @@ export class ConsoleHost {
       return
     }
     const backend = { type: 'socket', data: { addr: { type: 'unix', data: { path } }, server: true, wait: false } }
-    await this.#qmp!('chardev-add', { id: `c-${name}`, backend })
+    const chardev = `c-${key(name)}`
+    await this.#qmp!('chardev-add', { id: chardev, backend })
     const driver = console ? 'virtconsole' : 'virtserialport'
     const nr = id === undefined ? {} : { nr: id }
-    await this.#qmp!('device_add', { driver, id: name, bus: 'vs.0', chardev: `c-${name}`, name, ...nr })
+    try {
+      await this.#qmp!('device_add', { driver, id: key(name), bus: 'vs.0', chardev, name, ...nr })
+    } catch (error) {
+      await this.#qmp!('chardev-remove', { id: chardev })
+      throw error
+    }
   }
 
   async removePort(name: string): Promise<void> {
     if (this.#control) return void (await this.#control.request('port.remove', { port: name }))
-    await this.#qmp!('device_del', { id: name })
+    await this.#qmp!('device_del', { id: key(name) })
     // QEMU lets go of it a moment later.
     const remove = (): Promise<boolean> =>
-      this.#qmp!('chardev-remove', { id: `c-${name}` }).then(
+      this.#qmp!('chardev-remove', { id: `c-${key(name)}` }).then(
         () => true,
         () => false,
       )
@@ -120,15 +126,27 @@ export class ConsoleHost {
     }
     // Events of QEMU are held back by a clock that stands still under qtest; the chardev's state is not.
     const chardevs = (await this.#qmp!('query-chardev')) as { label: string; 'frontend-open': boolean }[]
-    return chardevs.find(({ label }) => label === `c-${name}`)?.['frontend-open'] ?? false
+    return chardevs.find(({ label }) => label === `c-${key(name)}`)?.['frontend-open'] ?? false
   }
 
   resize(name: string, cols: number, rows: number): Promise<unknown> {
     return this.#control!.request('port.resize', { port: name, cols, rows })
   }
 
+  /** Process id of our device; undefined where it is QEMU's. */
+  get pid(): number | undefined {
+    return this.#process?.pid
+  }
+  /** Whether our device's process has ended. */
+  get ended(): boolean {
+    return (
+      this.#process !== undefined &&
+      (this.#process.process.exitCode !== null || this.#process.process.signalCode !== null)
+    )
+  }
+
   socket(name: string): string {
-    return join(this.#folder, `${name}.sock`)
+    return join(this.#folder, `${key(name)}.sock`)
   }
 
   /** A peer of a port, connected. */
@@ -152,4 +170,10 @@ export class ConsoleHost {
     }
     rmSync(this.#folder, { recursive: true, force: true })
   }
+}
+
+/** A name may be anything; a path of a socket and an id of QEMU's may not. */
+function key(name: string): string {
+  const plain = name.replaceAll(/[^\w.-]/g, '_').slice(0, 40)
+  return /^[A-Za-z]/.test(plain) ? plain : `p${plain}`
 }

@@ -97,6 +97,13 @@ describe('the house', () => {
     expect(bad).toEqual([])
   })
 
+  it('the conformance suite takes nothing of our tests but their support', () => {
+    const wrong = files('conformance').filter((file) =>
+      /from '[./]*\/test\/(?!support\/)|from 'vitest'/.test(readFileSync(join(root, file), 'utf8')),
+    )
+    expect(wrong).toEqual([])
+  })
+
   it('nothing that Node cannot strip, nothing untyped, no barrel', () => {
     expect(
       offenders(/\b(enum|namespace) \w+ \{|\bas any\b|: any\b|@ts-ignore|export default|export \*/, () => true),

@@ -190,6 +190,8 @@ export const REGISTER_CASES: readonly Case<DeviceTest>[] = [
           await test.up()
           const queue = test.queue(1)
           registers.busMaster(false)
+          // Writes may be on their way for a while; what is made available is seen at once.
+          await test.settle()
           const before = queue.usedIdx
           queue.put(Uint8Array.of(1))
           queue.notify()

@@ -182,7 +182,11 @@ export const INTERRUPT_CASES: readonly Case<DeviceTest>[] = [
       if (!test.registers.msix) throw new NotApplicable('the function has no MSI-X')
       const queue = await sender(test, BASIC)
       await interrupts(test, queue, true, 'with a vector')
-      test.registers.select(queue.index).write('queue_msix_vector', VIRTIO_MSI_NO_VECTOR)
+      const { registers } = test
+      registers.select(queue.index).write('queue_msix_vector', VIRTIO_MSI_NO_VECTOR)
+      // Writes may be on their way for a while; what is made available is seen at once.
+      sameBits(registers.read('queue_msix_vector'), VIRTIO_MSI_NO_VECTOR, 'queue_msix_vector')
+      await test.settle()
       const before = Array.from({ length: test.vectors }, (_, vector) => test.irq!.count(vector))
       await send(test, queue)
       await test.settle()

@@ -27,7 +27,9 @@ export const QUEUE_CASES: readonly Case<DeviceTest>[] = [
     id: 'R18',
     async run(test) {
       const { port, queue } = await withReset(test)
+      await test.until(() => test.queueInterrupts(queue) > 0, 'the interrupt for a buffer')
       await resetQueue(test, queue)
+      await test.settle()
       const interrupts = test.queueInterrupts(queue)
       const ring = test.transmitq(port.id)
       const before = Buffer.from(ring.region.bytes)

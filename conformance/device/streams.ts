@@ -166,10 +166,9 @@ export const STREAM_CASES: readonly Case<DeviceTest>[] = [
   {
     id: 'S15',
     async run(test) {
-      await test.parts({
-        'what the guest sends and nobody reads': () => grows(test, 'it', () => guestFlood(test)),
-        'a driver that starts anew afterwards': () => test.works(),
-      })
+      await grows(test, 'what the guest sends and nobody reads', () => guestFlood(test))
+      // What becomes of the device afterwards is A4.
+      test.spoiled = true
     },
   },
   {

@@ -234,7 +234,7 @@ export const MESSAGE_CASES: readonly Case<DriverTest>[] = [
             `the name of a port that was called ${JSON.stringify(name.slice(0, 20))}`,
           )
           check(
-            pair.log.every((line) => [...line].every((letter) => letter >= ' ' && letter !== '\u007f')),
+            pair.log.every((line) => Buffer.from(line).every((byte) => byte >= 0x20 && byte !== 0x7f)),
             `the log has bytes of the name ${JSON.stringify(name.slice(0, 20))}`,
           )
         }

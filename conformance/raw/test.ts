@@ -10,6 +10,8 @@ import { RawDriver, type PortInfo } from './driver.ts'
 import type { HostPeer } from './machine.ts'
 
 export class DeviceTest extends RawDriver {
+  /** What the case has done may outlive it: the next one gets a machine of its own. */
+  spoiled = false
   /** A host peer has connected since the last `leave`. */
   #peers = false
 

@@ -4,8 +4,8 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BareConsole } from '../../lab/bare-console.ts'
 import { BareMachine } from '../../lab/bare-machine.ts'
+import { ConsoleHost } from '../../lab/console-host.ts'
 import { enableMsix } from '../../src/driver/attach/qtest/msix.ts'
 import type { QtestMachine } from '../../src/driver/attach/qtest/machine.ts'
 import type { PciPlace } from '../../src/driver/attach/qtest/pci.ts'
@@ -33,6 +33,7 @@ const HOLE = 2 ** 38
 const READ_ONLY = 2 ** 32 - DMA_PAGE_SIZE
 const SETTLE_ROUNDS = 4
 const STATUS = 0x14
+const SLOT = 4
 
 /** A machine that runs, and what the host can do with its device. */
 interface Running {
@@ -200,67 +201,82 @@ function commonConfig(registers: PciRegisters): { bar: number; offset: number } 
 }
 
 /** Ours over vfio-user, or QEMU's own, with the ports of the presets. */
-function bareConsole(qemuDevice: string | undefined): () => Promise<Running> {
+function preset(device: 'ours' | 'qemu'): () => Promise<Running> {
   return async () => {
-    const device = await BareConsole.start({ qemuDevice, maxPorts: MAX_PORTS, vectors: VECTORS })
-    try {
-      await device.addPort(CONSOLE_NAME, { console: true, id: 0 })
-      for (const [i, name] of SERIAL_NAMES.entries()) await device.addPort(name, { id: i + 1 })
-    } catch (error) {
-      await device.close()
-      throw error
-    }
-    const ids = new Map([CONSOLE_NAME, ...SERIAL_NAMES].map((name, id) => [id, name]))
-    const added = new Set<string>()
+    const qemuDevice = `virtio-serial-pci,disable-legacy=on,vectors=${VECTORS}`
+    const host = await ConsoleHost.start({
+      device,
+      slot: SLOT,
+      qemuDevice,
+      maxPorts: MAX_PORTS,
+      vm: { vectors: VECTORS },
+    })
+    let machine: BareMachine | undefined
     let server: StartedDevice | undefined
-    return {
-      async vfioUser() {
-        if (!device.ours) return undefined
-        const vms = [{ maxPorts: MAX_PORTS, ports: [] }]
-        server ??= await startDevice({ vms, exitWith: 'parent', logLevel: 'error' }, { stderr: 'ignore' })
-        return { path: server.vms[0]!.socket, pid: server.pid }
-      },
-      machine: device.machine,
-      place: { slot: device.slot },
-      pid: device.pid,
-      socket: ({ id, name }) => device.socket(ids.get(id) ?? name ?? `${id}`),
-      host: {
-        async addPort(id, name) {
-          await device.addPort(name, { id })
-          added.add(name)
+    const close = async (): Promise<void> => {
+      server?.stdin.end()
+      await machine?.close()
+      await host.close()
+    }
+    try {
+      const bare = (machine = await BareMachine.start({ args: host.args }))
+      host.attach((name, args) => bare.qmp(name, args))
+      await host.addPort(CONSOLE_NAME, { console: true, id: 0 })
+      for (const [i, name] of SERIAL_NAMES.entries()) await host.addPort(name, { id: i + 1 })
+      const ids = new Map([CONSOLE_NAME, ...SERIAL_NAMES].map((name, id) => [id, name]))
+      const added = new Set<string>()
+      return {
+        machine: bare,
+        place: { slot: SLOT },
+        pid: host.pid ?? bare.pid,
+        async vfioUser() {
+          if (device !== 'ours') return undefined
+          const vms = [{ maxPorts: MAX_PORTS, ports: [] }]
+          server ??= await startDevice({ vms, exitWith: 'parent', logLevel: 'error' }, { stderr: 'ignore' })
+          return { path: server.vms[0]!.socket, pid: server.pid }
         },
-        async removePort(_, name) {
-          await device.removePort(name)
-          added.delete(name)
+        socket: ({ id, name }) => host.socket(ids.get(id) ?? name ?? `${id}`),
+        host: {
+          async addPort(id, name) {
+            await host.addPort(name, { id })
+            added.add(name)
+          },
+          async removePort(_, name) {
+            await host.removePort(name)
+            added.delete(name)
+          },
+          resize:
+            device === 'ours'
+              ? async (id, name, cols, rows) => void (await host.resize(ids.get(id) ?? name!, cols, rows))
+              : undefined,
         },
-        resize: device.ours ? (id, name, cols, rows) => device.resize(ids.get(id) ?? name!, cols, rows) : undefined,
-      },
-      async tidy() {
-        for (const name of added) await device.removePort(name)
-        added.clear()
-      },
-      alive: () => device.alive && (server?.process.exitCode ?? null) === null,
-      async close() {
-        server?.stdin.end()
-        await device.close()
-      },
+        async tidy() {
+          for (const name of added) await host.removePort(name)
+          added.clear()
+        },
+        alive: () => bare.running && !host.ended && (server?.process.exitCode ?? null) === null,
+        close,
+      }
+    } catch (error) {
+      await close()
+      throw error
     }
   }
 }
 
-export const VFIO_USER: QtestTargetOptions = {
+const VFIO_USER: QtestTargetOptions = {
   ...{ target: 'device', over: 'vfio-user', what: 'our device in a process of its own', patience: 10_000 },
 }
-export const QEMU: QtestTargetOptions = {
+const QEMU: QtestTargetOptions = {
   ...{ target: 'qemu', over: 'qtest', what: "QEMU's own virtio-serial-pci", patience: 2000 },
 }
 
 export function vfioUserTarget(): QtestTarget {
-  return new QtestTarget(VFIO_USER, bareConsole(undefined))
+  return new QtestTarget(VFIO_USER, preset('ours'))
 }
 
 export function qemuTarget(): QtestTarget {
-  return new QtestTarget(QEMU, bareConsole(`virtio-serial-pci,disable-legacy=on,vectors=${VECTORS}`))
+  return new QtestTarget(QEMU, preset('qemu'))
 }
 
 /** Whatever these words put into a QEMU; ports by name or number → the unix socket where the host's end listens. */

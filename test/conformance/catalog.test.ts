@@ -1,5 +1,7 @@
 /** Nothing is forgotten: every id there has to be is in the catalogue, and has a case for each half that it concerns. */
 
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { CATALOG } from '../../conformance/catalog/catalog.ts'
 import { DEVICE_CASES } from '../../conformance/device/cases.ts'
@@ -15,6 +17,17 @@ const IDS = [
   ...numbered('E', 3),
   ...numbered('S', 18),
 ]
+
+it('docs/conformance.md is of this catalogue', () => {
+  const page = readFileSync(join(import.meta.dirname, '../../docs/conformance.md'), 'utf8')
+  const rows = [
+    ...page.matchAll(/^\| ([A-Z]\d+) \| ([^|]*) \| (.*?)(?: \(should\))? \| [^|]* \| [^|]* \| [^|]* \| [^|]* \|$/gm),
+  ]
+  // "npm run conformance -- --table" makes it anew.
+  expect(rows.map(([, id, section, title]) => [id, section, title!.replaceAll('&lt;', '<')])).toEqual(
+    CATALOG.map(({ id, section, title }) => [id, section, title]),
+  )
+})
 
 describe('the catalogue', () => {
   it('has every rule, attack and defect, once', () => {

@@ -39,7 +39,7 @@ describe('A7, a device that lies', () => {
       }
       fake.acceptFeatures = () => {
         storm()
-        return accept()
+        return accept(0n)
       }
       fake.enableQueue = (...args) => {
         const done = enable(...args)
