@@ -1,0 +1,204 @@
+/**
+ * Flood and starvation, each on a real guest with 30 ports: what is held must stay in rings and sockets, other ports must
+ * go on, and where nothing can move nothing may run. Called by main.ts (`npm run soak -- --flood`) and by a test.
+ */
+
+import { readFileSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { portNode } from '../lab/ports.ts'
+import { vmtest } from '../lab/vmtest.ts'
+import { until } from '../lab/wait.ts'
+import { SoakRig } from './rig.ts'
+
+const PORTS = 29
+const GROWTH_MAX = 16 << 20
+const SETTLE_MS = 1500
+const WATCH_MS = 3000
+/** Of one processor, while nothing can move. */
+const IDLE_MAX = 0.02
+const HZ = 100
+
+export interface FloodResult {
+  scene: string
+  /** Bytes the device process has grown by, and the part of a processor it used while nothing could move. */
+  grown: number
+  busy: number | undefined
+  /** Speed of another port meanwhile, as a part of its speed alone. */
+  others: number | undefined
+  status: 'pass' | 'fail'
+  why: string
+}
+
+interface Scene {
+  readonly name: string
+  readonly idle: boolean
+  /** Starts it; returns the way to end it. */
+  start(rig: SoakRig): Promise<() => Promise<void>>
+}
+
+const names = Array.from({ length: PORTS }, (_, i) => `flood.${i}`)
+const OTHER = 'other'
+
+const SCENES: readonly Scene[] = [
+  {
+    name: 'the guest writes to 29 ports, and their peers read nothing',
+    idle: true,
+    async start(rig) {
+      const sockets = await Promise.all(names.map((name) => rig.peer(name)))
+      for (const socket of sockets) socket.pause()
+      const nodes = await Promise.all(names.map((name) => portNode(rig.machine, name, 30_000)))
+      const jobs = nodes.map((node) => rig.machine.spawn(`cat /dev/zero > ${node}`))
+      return async () => {
+        for (const socket of sockets) socket.destroy()
+        for (const job of jobs) job.kill(9)
+        for (const job of jobs) await job.wait(60_000)
+      }
+    },
+  },
+  {
+    name: 'the guest writes to 29 ports without any peer',
+    idle: true,
+    async start(rig) {
+      const nodes = await Promise.all(names.map((name) => portNode(rig.machine, name, 30_000)))
+      const jobs = nodes.map((node) => rig.machine.spawn(`cat /dev/zero > ${node}`))
+      return async () => {
+        for (const job of jobs) job.kill(9)
+        for (const job of jobs) await job.wait(60_000)
+      }
+    },
+  },
+  {
+    name: 'peers of 29 ports write, and nobody in the guest has them open',
+    idle: true,
+    start: (rig) => hostFlood(rig, undefined),
+  },
+  {
+    name: 'peers of 29 ports write, and programs in the guest have them open and read nothing',
+    idle: true,
+    start: (rig) => hostFlood(rig, 'vmtest hold'),
+  },
+  {
+    name: 'a peer reads one byte a second while the guest writes to it',
+    idle: false,
+    async start(rig) {
+      const socket = await rig.peer(names[0]!)
+      const timer = setInterval(() => void socket.read(1), 1000)
+      const job = rig.machine.spawn(`cat /dev/zero > ${await portNode(rig.machine, names[0]!, 30_000)}`)
+      return async () => {
+        clearInterval(timer)
+        socket.destroy()
+        job.kill(9)
+        await job.wait(60_000)
+      }
+    },
+  },
+  {
+    name: 'a guest program opens and closes ports as fast as it can: control messages',
+    idle: false,
+    async start(rig) {
+      const node = await portNode(rig.machine, names[1]!, 30_000)
+      const job = rig.machine.spawn(`while :; do vmtest storm ${node} 1000 > /dev/null; done`)
+      return async () => {
+        job.kill(9)
+        await job.wait(60_000)
+      }
+    },
+  },
+]
+
+async function hostFlood(rig: SoakRig, program: string | undefined): Promise<() => Promise<void>> {
+  const sockets = await Promise.all(names.map((name) => rig.peer(name)))
+  const nodes = await Promise.all(names.map((name) => portNode(rig.machine, name, 30_000)))
+  const jobs = program === undefined ? [] : nodes.map((node) => rig.machine.spawn(`${program} ${node}`))
+  const chunk = Buffer.alloc(64 << 10, 'x')
+  const push = (socket: Socket): void => {
+    while (!socket.destroyed && socket.write(chunk));
+  }
+  for (const socket of sockets) {
+    socket.on('drain', () => push(socket))
+    push(socket)
+  }
+  return async () => {
+    for (const socket of sockets) socket.destroy()
+    for (const job of jobs) job.kill(9)
+    for (const job of jobs) await job.wait(60_000)
+    // What peers that left had written waits for the guest, as it should: it is read to its end.
+    for (const node of nodes) await rig.machine.sh(`cat ${node} > /dev/null`, { timeout: 60_000 })
+  }
+}
+
+/** Runs the scenes one after another; `speeds` off leaves out what depends on the time of day. */
+export async function flood(options: { speeds: boolean; note(text: string): void }): Promise<FloodResult[]> {
+  const rig = await SoakRig.start([...names, OTHER])
+  const results: FloodResult[] = []
+  try {
+    const other = await rig.peer(OTHER)
+    other.resume()
+    const node = await portNode(rig.machine, OTHER, 30_000)
+    await speed(rig, node)
+    const alone = options.speeds ? await speed(rig, node) : 0
+    for (const scene of SCENES) {
+      options.note(scene.name)
+      results.push(await play(rig, scene, options.speeds ? { node, alone } : undefined, node))
+    }
+    return results
+  } finally {
+    await rig.close()
+  }
+}
+
+async function play(
+  rig: SoakRig,
+  scene: Scene,
+  compare: { node: string; alone: number } | undefined,
+  node: string,
+): Promise<FloodResult> {
+  const before = await rig.deviceState()
+  const stop = await scene.start(rig)
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  const busy = scene.idle ? await quietest(before.pid) : undefined
+  const { rss, restarts } = await rig.deviceState()
+  const others = compare ? (await speed(rig, compare.node)) / compare.alone : undefined
+  if (!compare) await speed(rig, node)
+  await stop()
+  const connected = async (): Promise<boolean> =>
+    rig.ask(async (client) => {
+      const ports = await client.request('port.list', {})
+      return ports.every(({ name, hostConnected }) => name === OTHER || !hostConnected)
+    })
+  await until(connected, 'the peers of the flood are gone', 60_000)
+  const grown = rss - before.rss
+  const faults = [
+    grown > GROWTH_MAX ? `grew by ${grown} bytes` : '',
+    busy !== undefined && busy > IDLE_MAX
+      ? `used ${(busy * 100).toFixed(1)} % of a processor while nothing could move`
+      : '',
+    others !== undefined && others < 0.5 ? `another port ran at ${others.toFixed(2)} of its speed` : '',
+    restarts > before.restarts ? 'the device process died' : '',
+  ].filter((text) => text !== '')
+  return { scene: scene.name, grown, busy, others, status: faults.length > 0 ? 'fail' : 'pass', why: faults.join('; ') }
+}
+
+/** The part of a processor that a process uses; the least of a few looks, since starting takes a moment. */
+async function quietest(pid: number): Promise<number> {
+  let least = Infinity
+  for (let i = 0; i < 5 && least > IDLE_MAX; i++) {
+    const start = ticks(pid)
+    await new Promise((resolve) => setTimeout(resolve, WATCH_MS))
+    least = Math.min(least, (ticks(pid) - start) / HZ / (WATCH_MS / 1000))
+  }
+  return least
+}
+
+/** Processor time so far, in ticks. */
+function ticks(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return Number(fields[11]) + Number(fields[12])
+}
+
+/** Bytes a nanosecond of a guest program that writes 8 MiB to a peer that reads. */
+async function speed(rig: SoakRig, node: string): Promise<number> {
+  const { bytes, ns } = await vmtest(rig.machine, 'source', [node, 8 << 20, 32_768, 1, '--no-hash'], 120_000)
+  return bytes / ns
+}
