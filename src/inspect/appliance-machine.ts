@@ -105,7 +105,8 @@ export class ApplianceMachine {
         },
       )
     }
-    const last = lines.slice(-3).join('; ')
+    // A kernel that gives up says why some lines before its end.
+    const last = lines.find((line) => line.includes('Kernel panic')) ?? lines.slice(-3).join('; ')
     return new VmchannelError('ERR_VMCHANNEL_QEMU', `the appliance's QEMU ${what}${last && `: ${last}`}`, {
       hint: 'see whether libguestfs-test-tool works here',
     })
