@@ -6,13 +6,15 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 
-/** Starts QEMU with the device. `run(command)` runs a shell command in the guest, `close()` ends the guest. */
-export async function startGuest(device, { append = '' } = {}) {
+/**
+ * Starts QEMU with the device. `run(command)` runs a shell command in the guest, `close()` ends the guest. `guest: 'agent'`
+ * has qemu-guest-agent in the lab's guest; `args` are more arguments for QEMU.
+ */
+export async function startGuest(device, { append = '', guest, args: more = [] } = {}) {
   if (process.env.QEMU) {
     const [file, ...words] = process.env.QEMU.split(' ')
-    const qemu = spawn(file, [...words, ...device.memoryArgs(process.env.MEMORY ?? '1G'), ...device.qemuArgs], {
-      stdio: 'inherit',
-    })
+    const own = [...device.memoryArgs(process.env.MEMORY ?? '1G'), ...device.qemuArgs, ...more]
+    const qemu = spawn(file, [...words, ...own], { stdio: 'inherit' })
     return {
       run: (command) => console.error(`in the guest, as root:  ${command}`),
       close: async () => qemu.kill() && once(qemu, 'exit'),
@@ -23,12 +25,14 @@ export async function startGuest(device, { append = '' } = {}) {
     import('../dist/lab/fetch/qemu.js'),
     import('../dist/lab/fetch/kernel.js'),
   ])
-  const args = [...device.memoryArgs('256M'), ...device.qemuArgs]
+  const { agentGuest } = await import('../dist/lab/agent-guest.js')
+  const args = [...device.memoryArgs('256M'), ...device.qemuArgs, ...more]
   const machine = await Machine.boot({
     qemu: (await ensureQemu()).path,
     kernel: await ensureKernel('6.1'),
     args,
     append,
+    ...(guest === 'agent' && { guest: await agentGuest() }),
   })
   return { run: (command) => void machine.spawn(command), close: () => machine.close() }
 }

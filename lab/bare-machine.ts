@@ -13,7 +13,7 @@ import { QtestMachine, type QtestMachineOptions } from '../src/driver/attach/qte
 import { VmchannelError } from '../src/errors.ts'
 import { ensureQemu } from './fetch/qemu.ts'
 import { findProgram } from './paths.ts'
-import { QmpClient } from './qmp.ts'
+import { QmpClient } from '../src/qmp/client.ts'
 
 export interface BareMachineOptions extends Omit<QtestMachineOptions, 'folder'> {
   /** Devices and the like; the function is told the machine's folder, for sockets. */

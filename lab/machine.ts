@@ -15,7 +15,7 @@ import { ConsoleLog } from './console-log.ts'
 import type { Kernel } from './fetch/kernel.ts'
 import { guestImage, type GuestOptions } from './initramfs.ts'
 import { findProgram } from './paths.ts'
-import { QmpClient } from './qmp.ts'
+import { QmpClient } from '../src/qmp/client.ts'
 
 export interface Launch {
   file: string

@@ -20,6 +20,7 @@ export type ErrorCode =
   | 'ERR_VMCHANNEL_ABORTED' // an AbortSignal ended the wait
   | 'ERR_VMCHANNEL_TIMEOUT'
   | 'ERR_VMCHANNEL_DISK' // a disk image that cannot be inspected: empty, damaged, encrypted, no disk
+  | 'ERR_VMCHANNEL_AGENT' // the agent in the guest refused, or answered nonsense
   | 'ERR_VMCHANNEL_INTERNAL'
 
 /** Exit status of the command line for each code; documented in the man page. */
@@ -37,6 +38,7 @@ export const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   ERR_VMCHANNEL_ABORTED: 12,
   ERR_VMCHANNEL_TIMEOUT: 13,
   ERR_VMCHANNEL_DISK: 14,
+  ERR_VMCHANNEL_AGENT: 15,
   ERR_VMCHANNEL_INTERNAL: 70,
 }
 

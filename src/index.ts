@@ -10,6 +10,20 @@ export { inspectDisk, type InspectOptions } from './inspect/inspect-disk.ts'
 export type { Application, DiskReport, FileSystem, OperatingSystem } from './inspect/report.ts'
 export type { DiskFormat } from './inspect/disk-file.ts'
 export { listDevices, type FoundDevice } from './client/find.ts'
+export { connectAgent, type AgentOptions } from './agent/connect.ts'
+export { GuestAgent, type FileOptions, type PutOptions, type PutSource } from './agent/guest-agent.ts'
+export type { ExecOptions, ExecResult } from './agent/exec.ts'
+export type {
+  AgentCommand,
+  AgentInfo,
+  FreezeStatus,
+  GuestFileSystem,
+  GuestInterface,
+  GuestOsInfo,
+  GuestUser,
+} from './agent/protocol.ts'
+export { lockOnDisconnect, type ScreenLockEvent, type ScreenLockOptions } from './screenlock/watch.ts'
+export type { LockedSession } from './screenlock/sessions.ts'
 export type { WaitOptions } from './client/abort.ts'
 export { VmchannelError, type ErrorCode } from './errors.ts'
 export type { Log } from './log.ts'

@@ -77,6 +77,9 @@ describe('the house', () => {
       inspect: /^(inspect|client|library|qemu|errors\.ts|log\.ts)/,
       qemu: /^(qemu|usernet\/place\.ts|chardev|port-spec\.ts|errors\.ts|log\.ts|spec)/,
       usernet: /^(usernet|device|driver|ffi|mem|chardev\/chardev\.ts|errors\.ts|log\.ts|port-spec\.ts)/,
+      qmp: /^(qmp|client\/abort\.ts|errors\.ts)/,
+      screenlock: /^(screenlock|agent|qmp|client|daemon\/protocol\.ts|udev\/installer\.ts|errors\.ts)/,
+      agent: /^(agent|client|daemon\/protocol\.ts|errors\.ts)/,
     }
     const wrong: string[] = []
     for (const file of sources) {

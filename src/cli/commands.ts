@@ -1,5 +1,6 @@
 /** The root of the command table; the rows of each area are in a file of their own. */
 
+import { AGENT_COMMANDS } from './commands-agent.ts'
 import { GUEST_COMMANDS } from './commands-guest.ts'
 import { HOST_COMMANDS } from './commands-host.ts'
 import { PORT_COMMANDS } from './commands-port.ts'
@@ -30,7 +31,7 @@ export const ROOT: CommandRow = {
     },
     { text: 'See whether all that can work here:', command: 'vmchannel doctor' },
   ],
-  commands: [...VM_COMMANDS, ...PORT_COMMANDS, ...HOST_COMMANDS, ...GUEST_COMMANDS],
+  commands: [...VM_COMMANDS, ...PORT_COMMANDS, ...AGENT_COMMANDS, ...HOST_COMMANDS, ...GUEST_COMMANDS],
 }
 
 /** The row that words like ["port", "add"] name, with the rows above it; undefined where there is none. */

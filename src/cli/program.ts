@@ -30,7 +30,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
 function build(words: readonly string[], row: CommandRow, done: (status: number) => void): Command {
   const command = new Command(row.name)
   command.exitOverride()
-  if (row === ROOT) command.enablePositionalOptions()
+  if (row.commands) command.enablePositionalOptions()
   // Errors are thrown, and printed by main.ts like all others.
   command.configureOutput({ outputError: () => {} })
   command.helpCommand(false)
@@ -40,6 +40,7 @@ function build(words: readonly string[], row: CommandRow, done: (status: number)
   if (row === ROOT) return command
   for (const option of row.options ?? []) addOption(command, option)
   if (row.verbatim) command.passThroughOptions().allowUnknownOption()
+  if (row.trailing) command.passThroughOptions()
   for (const { name, optional, many } of row.args ?? []) {
     const word = many ? `${name}...` : name
     command.argument(optional ? `[${word}]` : `<${word}>`)

@@ -54,6 +54,8 @@ export interface CommandRow {
   commands?: readonly CommandRow[]
   /** What stands behind the options is not ours to read. */
   verbatim?: boolean
+  /** What stands behind the first argument belongs to it: options of a program to run. */
+  trailing?: boolean
   /** Loaded when it is run: a command pays for its own code only. */
   load?: () => Promise<Run>
 }

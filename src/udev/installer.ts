@@ -9,7 +9,8 @@ import { MDEV_CONF_PATH, mdevLine, RULES_PATH, udevRules, type Access } from './
 
 const END = 'END_OF_VMCHANNEL_FILE'
 
-function heredoc(path: string, text: string, mode: string): string {
+/** Shell text that writes a file below $root; also for the lock agent's installer. */
+export function heredoc(path: string, text: string, mode: string): string {
   const file = `"$root${path}"`
   return `mkdir -p "$root${dirname(path)}"
 cat >"$root${path}.new" <<'${END}'

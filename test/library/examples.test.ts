@@ -17,6 +17,8 @@ it.each([
     [],
     /^added {3}1 org\.example\.hot\nthe guest calls it org\.example\.hot\nremoved 1 org\.example\.hot\n$/,
   ],
+  ['sandbox-exec', [], /^status 3: 4 lo\noutput: WORDS FOR THE SANDBOX\nERR_VMCHANNEL_TIMEOUT\n$/],
+  ['lock-on-disconnect', [], /^viewers: 1\nviewers: 0\nlocked: guest\n$/],
   ['console-log', [], /Linux version 6\.1[^]*that is all\n\d{3,} lines, \d+ bytes, 0 dropped\n$/],
 ])(
   '%s',

@@ -9,7 +9,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ensureQemu } from '../../../../lab/fetch/qemu.ts'
-import { QmpClient } from '../../../../lab/qmp.ts'
+import { QmpClient } from '../../../../src/qmp/client.ts'
 
 /** What QEMU's default machine needs for shared guest memory; `share=off` and none are tried too. */
 export type MemoryKind = 'shared' | 'private' | 'anonymous'
