@@ -4,6 +4,8 @@ complete -c vmchannel -n __fish_use_subcommand -a qemu -d 'run QEMU with our vir
 complete -c vmchannel -n __fish_use_subcommand -a serve -d 'run devices for a QEMU that you start yourself'
 complete -c vmchannel -n __fish_use_subcommand -a port -d 'list, add, remove, resize and measure ports of a device that runs'
 complete -c vmchannel -n __fish_use_subcommand -a connect -d 'join this terminal, or a pipe, to a port'
+complete -c vmchannel -n __fish_use_subcommand -a agent -d 'run programs and copy files in a guest with qemu-guest-agent, freeze its disks'
+complete -c vmchannel -n __fish_use_subcommand -a screenlock -d 'lock the screen of a guest when its last VNC viewer has gone'
 complete -c vmchannel -n __fish_use_subcommand -a doctor -d 'say what works on this machine and what to do about the rest'
 complete -c vmchannel -n __fish_use_subcommand -a inspect -d 'say what is on a disk image: file systems, operating system, applications'
 complete -c vmchannel -n __fish_use_subcommand -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
@@ -59,6 +61,91 @@ complete -c vmchannel -n '__fish_seen_subcommand_from connect' -l control -d 'co
 complete -c vmchannel -n '__fish_seen_subcommand_from connect' -l exit-on-eof -d 'end when standard input ends, as soon as all of it is on its way'
 complete -c vmchannel -n '__fish_seen_subcommand_from connect' -l escape -d 'another escape character: ^A to ^_, or "none"' -x
 complete -c vmchannel -n '__fish_seen_subcommand_from connect' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"name":"\\([^"\\\\]*\\)".*/\\1/p\')'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a ping -d 'see whether the agent answers, and how fast'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a info -d 'the guest: system, host name, addresses, users; the agent: version and commands'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a exec -d 'run a program in the guest, with its output and exit status'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a get -d 'copy a file of the guest to the host'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a put -d 'copy a file of the host into the guest'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a fsfreeze -d 'freeze the file systems of the guest, for a snapshot; fsthaw ends that'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a fsthaw -d 'end fsfreeze'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a fsstatus -d 'say whether the file systems of the guest are frozen'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a shutdown -d 'ask the guest to go down'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and not __fish_seen_subcommand_from ping info exec get put fsfreeze fsthaw fsstatus shutdown call' -a call -d 'any other command of the agent; prints its answer as JSON'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from ping' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from ping' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from ping' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from ping' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from ping' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from ping' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from info' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from info' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from info' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from info' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from info' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from info' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from exec' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from exec' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from exec' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from exec' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from exec' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from exec' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from exec' -s i -l stdin -d 'give it what stands on standard input, at most 8 MiB'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from exec' -s e -l env -d 'a variable for it, instead of those of the agent' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from get' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from get' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from get' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from get' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from get' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from get' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from get' -l via -d 'port adds a port for the file (fast), commands uses the file commands of the agent; a port where there can be one' -x -a 'port commands'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -l via -d 'port adds a port for the file (fast), commands uses the file commands of the agent; a port where there can be one' -x -a 'port commands'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -l mode -d 'permission bits of the file, octal' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from put' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsfreeze' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsfreeze' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsfreeze' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsfreeze' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsfreeze' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsfreeze' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsthaw' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsthaw' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsthaw' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsthaw' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsthaw' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsthaw' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsstatus' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsstatus' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsstatus' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsstatus' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsstatus' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from fsstatus' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from shutdown' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from shutdown' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from shutdown' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from shutdown' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from shutdown' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from shutdown' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from shutdown' -l mode -d 'how' -x -a 'powerdown reboot halt'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from call' -l timeout -d 'how long the agent may take to answer, a program to end, a file to be copied' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from call' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from call' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from call' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from call' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from agent; and __fish_seen_subcommand_from call' -l json -d 'print JSON with stable keys, errors too'
+complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -l port -d 'name or number of its port; org.qemu.guest_agent.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -l via -d 'agent is qemu-guest-agent, port our own; the latter where the VM has its port' -x -a 'agent port'
+complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -l guest-script -d 'print a shell script that installs our own agent in a guest, and end'
+complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -l json -d 'print a line of JSON for each event'
+complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from doctor' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from doctor' -l json -d 'print JSON with stable keys, errors too'
 complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -s a -l applications -d 'list what is installed; --json always does'
@@ -93,6 +180,8 @@ complete -c vmchannel -n '__fish_seen_subcommand_from help' -a qemu -d 'run QEMU
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a serve -d 'run devices for a QEMU that you start yourself'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a port -d 'list, add, remove, resize and measure ports of a device that runs'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a connect -d 'join this terminal, or a pipe, to a port'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a agent -d 'run programs and copy files in a guest with qemu-guest-agent, freeze its disks'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a screenlock -d 'lock the screen of a guest when its last VNC viewer has gone'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a doctor -d 'say what works on this machine and what to do about the rest'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a inspect -d 'say what is on a disk image: file systems, operating system, applications'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'

@@ -5,7 +5,6 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { aborted, type WaitOptions } from '../client/abort.ts'
 import { VmchannelError } from '../errors.ts'
@@ -64,8 +63,8 @@ done
 exec 3<>"$dev" || exit ${NO_PORT}
 echo $size >&3
 copy() {
-  if dd if=/dev/null bs=1 count=1 iflag=fullblock,count_bytes 2>/dev/null
-  then dd bs=65536 count="$size" iflag=fullblock,count_bytes 2>/dev/null
+  if dd if=/dev/null bs=1 count=1 iflag=fullblock,count_bytes status=none 2>/dev/null
+  then dd bs=65536 count="$size" iflag=fullblock,count_bytes status=none
   else head -c "$size"; fi
 }
 if [ "$way" = get ]; then copy <&4 >&3; elif [ "$size" = - ]; then cat <&3 >&4; else copy <&3 >&4; fi || { echo "$path: copying failed" >&2; exit ${NO_FILE}; }
@@ -97,13 +96,16 @@ export async function putBySide(
     let over = false
     const end = running.end.finally(() => (over = true))
     end.catch(() => {})
+    const broken = new Promise<void>((resolve) => stream.once('close', resolve))
     await firstLine(running, path)
     for await (const piece of source) {
-      if (over) break
+      if (over || stream.destroyed) break
       sent += piece.length
-      if (!stream.write(piece)) await Promise.race([once(stream, 'drain'), end])
+      if (!stream.write(piece))
+        await Promise.race([new Promise((resolve) => stream.once('drain', resolve)), end, broken])
     }
-    if (!over) stream.end()
+    // The end of a file of which the length is not known, or which has become shorter.
+    if (!over && (size === undefined || sent < size)) stream.end()
     check(await end, path)
     const written = Number((await end).stdout.toString().trim())
     if (written !== sent)
@@ -169,6 +171,7 @@ async function start(ask: Ask, openSide: OpenSide, words: readonly string[], opt
     throw new NoSide('no port could be added', { cause })
   }
   const [way, path, size, mode] = words as [string, string, string, string]
+  side.stream.on('error', () => {}) // seen as a stream that is destroyed
   const end = exec(ask, '/bin/sh', ['-c', SCRIPT, 'sh', way, name, path, size, mode], { signal: stop.signal }).finally(
     () => signal?.removeEventListener('abort', abort),
   )
@@ -191,7 +194,7 @@ async function firstLine({ side: { stream }, end }: Running, path: string): Prom
       }
     }
     stream.on('readable', take)
-    stream.once('error', reject)
+    stream.once('close', () => reject(new VmchannelError('ERR_VMCHANNEL_CLOSED', `the port for ${path} was closed`)))
     take()
   })
   const refused = end.then(
@@ -217,7 +220,6 @@ function check({ status, stderr }: ExecResult, path: string): void {
 }
 
 async function finish({ side, end, stop }: Running): Promise<void> {
-  side.stream.on('error', () => {})
   side.stream.destroy()
   stop.abort()
   await end.catch(() => {})

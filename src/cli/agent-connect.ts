@@ -62,7 +62,7 @@ export async function withAgent<T>(
     try {
       return await work(agent, abort.signal)
     } finally {
-      if (caught) await agent.settled(STOP_MS)
+      await agent.settled(STOP_MS)
       agent.close()
     }
   } finally {

@@ -87,7 +87,7 @@ describe('the client', () => {
   )
 
   it('kills what nobody waits for: by a signal, by the time', async () => {
-    const running = async (): Promise<boolean> => (await machine.run('pgrep -f "sleep 12[34]"')).status === 0
+    const running = async (): Promise<boolean> => (await machine.run('ps | grep "sleep 12[34]"')).status === 0
     const abort = new AbortController()
     const sleeper = agent.exec('sleep', ['123'], { signal: abort.signal })
     await until('it runs', running)
@@ -233,7 +233,7 @@ describe('vmchannel agent', () => {
   it('exec: Ctrl-C ends the program in the guest', async () => {
     const child = bench.start(['agent', 'exec', '--control', device.controlSocket, 'sleep', '125'])
     const ended = collect(child)
-    const running = async (): Promise<boolean> => (await machine.run('pgrep -f "sleep 125"')).status === 0
+    const running = async (): Promise<boolean> => (await machine.run('ps | grep "sleep 12[5]"')).status === 0
     await until('it runs', running)
     child.kill('SIGINT')
     expect((await ended).signal ?? (await ended).status).toMatch(/SIGINT|12/)

@@ -2,11 +2,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import type { Machine } from '../../lab/machine.ts'
 import type { ScreenLockEvent } from '../../src/screenlock/watch.ts'
 import { until } from '../cli/run.ts'
 import { viewer } from './rfb.ts'
+import { takePicture } from './stock-viewer.ts'
 
 export const VNC_MS = 120_000
 
@@ -14,7 +16,7 @@ export interface Watched {
   machine: Machine
   events: ScreenLockEvent[]
   /** Makes the screen unlocked, as its user would. */
-  unlock(): Promise<void>
+  unlock: () => Promise<void>
 }
 
 /** QEMU's arguments for a VNC display and a second QMP socket. */
@@ -58,6 +60,19 @@ export function locksWhenTheLastViewerLeaves(get: () => Watched): void {
       expect(locked).toMatchObject({ sessions: [expect.objectContaining({ user: 'guest', locked: true })] })
       expect(counted(events.slice(from))).toEqual(['1', '0', 'locked'])
       console.log(`locked ${(locked as { ms: number }).ms} ms after the viewer left`)
+      await unlock()
+    },
+    VNC_MS,
+  )
+
+  it(
+    'a stock viewer (vncsnapshot)',
+    async () => {
+      const { machine, events, unlock } = get()
+      const [from, port] = [events.length, await vncPort(machine)]
+      expect(await takePicture(port - 5900, join(machine.folder, 'screen.jpg'))).toBeGreaterThan(500)
+      await next(events, 'locked', from)
+      expect(counted(events.slice(from))).toEqual(['1', '0', 'locked'])
       await unlock()
     },
     VNC_MS,
