@@ -25,7 +25,7 @@ exec qemu-ga -m virtio-serial -p $node -t /tmp "$@"
 /** A file system to freeze at /mnt, and an agent that comes by itself, again after each end. */
 const INIT = `mkdir -p /var/run /etc /mnt
 truncate -s 16M /tmp/disk
-mke2fs /tmp/disk >/dev/null && mount -o loop /tmp/disk /mnt
+losetup /dev/loop0 /tmp/disk && mke2fs /dev/loop0 >/dev/null && mount -t ext4 /dev/loop0 /mnt
 (while :; do ${START_GUEST_AGENT} $(cat /tmp/agent-options 2>/dev/null); sleep 0.2; done) >/tmp/guest-agent.log 2>&1 &
 `
 

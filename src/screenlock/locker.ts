@@ -35,7 +35,7 @@ export function agentLocker(options: AgentOptions): Locker {
       const ran = await agent.exec('/bin/sh', ['-c', script], limits)
       return answer(ran.status ?? 128 + (ran.signal ?? 0), ran.stdout.toString(), ran.stderr.toString())
     } finally {
-      await agent.settled(1000)
+      await agent.settled(200)
       agent.close()
     }
   }

@@ -77,6 +77,9 @@ class Watch {
   #since: number | undefined
   #locking = false
   #timer: NodeJS.Timeout | undefined
+  /** The look at the start; it makes way for the first lock. */
+  readonly #check = new AbortController()
+  #checking: Promise<void> = Promise.resolve()
 
   constructor(qmp: QmpClient, locker: Locker, options: ScreenLockOptions, signal: AbortSignal) {
     this.#qmp = qmp
@@ -101,7 +104,7 @@ class Watch {
       if (isViewerEvent(event)) this.#changed(this.#viewers.take(event, vncClient(data['client'])), event)
     })
     this.#say({ event: 'watching', viewers: this.#said, via })
-    void this.#tryOnce()
+    this.#checking = this.#tryOnce()
     await ended
     clearTimeout(this.#timer)
   }
@@ -146,9 +149,10 @@ class Watch {
   /** Says early when nothing will come of a wish to lock. */
   async #tryOnce(): Promise<void> {
     try {
-      await this.#locker.check(this.#signal)
+      await this.#locker.check(AbortSignal.any([this.#signal, this.#check.signal]))
     } catch (error) {
-      if (this.#since === undefined && !this.#signal.aborted) this.#say({ event: 'waiting', why: describeError(error) })
+      if (!this.#check.signal.aborted && !this.#signal.aborted)
+        this.#say({ event: 'waiting', why: describeError(error) })
     }
   }
 
@@ -157,6 +161,8 @@ class Watch {
     if (this.#locking) return
     this.#locking = true
     let why = ''
+    this.#check.abort()
+    await this.#checking
     try {
       for (let pause = RETRY_FIRST_MS, tries = 0; this.#since !== undefined && !this.#signal.aborted;) {
         const since = this.#since
