@@ -11,6 +11,18 @@ _vmchannel_options() {
     'port resize') echo '--vm --control --json --help' ;;
     'port stats') echo '--vm --control -w --watch --json --help' ;;
     'connect') echo '--vm --control --exit-on-eof --escape --help' ;;
+    'agent') echo '--help' ;;
+    'agent ping') echo '--timeout --port --socket --vm --control --json --help' ;;
+    'agent info') echo '--timeout --port --socket --vm --control --json --help' ;;
+    'agent exec') echo '--timeout --port --socket --vm --control --json -i --stdin -e --env --help' ;;
+    'agent get') echo '--timeout --port --socket --vm --control --json --via --help' ;;
+    'agent put') echo '--timeout --port --socket --vm --control --json --via --mode --help' ;;
+    'agent fsfreeze') echo '--timeout --port --socket --vm --control --json --help' ;;
+    'agent fsthaw') echo '--timeout --port --socket --vm --control --json --help' ;;
+    'agent fsstatus') echo '--timeout --port --socket --vm --control --json --help' ;;
+    'agent shutdown') echo '--timeout --port --socket --vm --control --json --mode --help' ;;
+    'agent call') echo '--timeout --port --socket --vm --control --json --help' ;;
+    'screenlock') echo '--port --socket --vm --control --via --guest-script --json --help' ;;
     'doctor') echo '--qemu-binary --json --help' ;;
     'inspect') echo '-a --applications --format --qemu-binary --json --help' ;;
     'udev') echo '--help' ;;
@@ -25,11 +37,12 @@ _vmchannel_options() {
 
 _vmchannel_words() {
   case $1 in
-    '') echo 'qemu serve port connect doctor inspect udev completion help guest' ;;
+    '') echo 'qemu serve port connect agent screenlock doctor inspect udev completion help guest' ;;
     'port') echo 'list add remove resize stats' ;;
+    'agent') echo 'ping info exec get put fsfreeze fsthaw fsstatus shutdown call' ;;
     'udev') echo 'print install uninstall' ;;
     'completion') echo 'bash zsh fish' ;;
-    'help') echo 'ports transports config environment exit-codes qemu serve port connect doctor inspect udev completion help guest' ;;
+    'help') echo 'ports transports config environment exit-codes qemu serve port connect agent screenlock doctor inspect udev completion help guest' ;;
   esac
 }
 
@@ -51,9 +64,13 @@ _vmchannel_value() {
     --memory) : ;;
     --control) COMPREPLY=($(compgen -f -- "$current")) ;;
     --escape) : ;;
+    --timeout) : ;;
+    -e) : ;;
+    --env) : ;;
+    --via) COMPREPLY=($(compgen -W 'agent port' -- "$current")) ;;
+    --mode) : ;;
     --format) COMPREPLY=($(compgen -W 'raw qcow2 vmdk vdi vhdx vpc qed' -- "$current")) ;;
     --group) : ;;
-    --mode) : ;;
     --part) COMPREPLY=($(compgen -W 'installer helper rules mdev.conf' -- "$current")) ;;
     --root) COMPREPLY=($(compgen -d -- "$current")) ;;
     --device) : ;;
@@ -72,7 +89,7 @@ _vmchannel() {
       -*) _vmchannel_takes_value "$word" && skip=1 ;;
       *)
         if [ -z "$path" ]; then path=$word
-        elif [ $count -eq 0 ] && [[ " port udev " == *" $path "* ]]; then path="$path $word"; count=1
+        elif [ $count -eq 0 ] && [[ " port agent udev " == *" $path "* ]]; then path="$path $word"; count=1
         elif [ "$path" = qemu ]; then COMPREPLY=($(compgen -f -- "$current")); return
         fi
         ;;
@@ -93,7 +110,7 @@ _vmchannel() {
 
 _vmchannel_takes_value() {
   case $1 in
-    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | --transport | -m | --memory | --control | --escape | --format | --group | --mode | --part | --root | --device | --driver | --address) return 0 ;;
+    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | --transport | -m | --memory | --control | --escape | --timeout | -e | --env | --via | --mode | --format | --group | --part | --root | --device | --driver | --address) return 0 ;;
   esac
   return 1
 }
