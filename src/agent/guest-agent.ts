@@ -10,6 +10,8 @@ import type { AgentChannel } from './channel.ts'
 import { exec, type ExecOptions, type ExecResult } from './exec.ts'
 import { getByCommands, putByCommands } from './file.ts'
 import {
+  frozen,
+  isDisabled,
   list,
   nonsense,
   shape,
@@ -196,6 +198,8 @@ export class GuestAgent {
   /** Freezes file systems, all or some; gives their number. Until `fsThaw` the agent does little else. */
   async fsFreeze(mountpoints?: readonly string[], options: WaitOptions = {}): Promise<number> {
     const limits = { timeout: FREEZE_MS, ...options }
+    // Somebody else's freeze is not ours to end.
+    if ((await this.fsStatus(options)) === 'frozen') throw frozen('guest-fsfreeze-freeze')
     try {
       const what = mountpoints ? 'guest-fsfreeze-freeze-list' : 'guest-fsfreeze-freeze'
       return whole(what, await this.#ask(what, mountpoints ? { mountpoints } : {}, limits))
@@ -247,7 +251,7 @@ export class GuestAgent {
   }
 
   readonly #ask = (what: string, args: unknown, options: WaitOptions = {}): Promise<unknown> =>
-    this.#channel.request(what, args, { timeout: REQUEST_MS, ...options })
+    this.#plain(what, args, { timeout: REQUEST_MS, ...options })
 
   readonly #later = (work: Promise<void>): void => {
     this.#endings.add(work)
@@ -255,8 +259,19 @@ export class GuestAgent {
   }
 
   /** Without a time limit. */
-  readonly #plain = (what: string, args: unknown, options: WaitOptions = {}): Promise<unknown> =>
-    this.#channel.request(what, args, options)
+  readonly #plain = async (what: string, args: unknown, options: WaitOptions = {}): Promise<unknown> => {
+    try {
+      return await this.#channel.request(what, args, options)
+    } catch (error) {
+      // The agent has the same words for what its options forbid and for what would hang now.
+      if (isDisabled(error) && (await this.#status()) === 'frozen') throw frozen(what)
+      throw error
+    }
+  }
+
+  #status(): Promise<unknown> {
+    return this.#channel.request('guest-fsfreeze-status', {}, { timeout: REQUEST_MS }).catch(() => undefined)
+  }
 }
 
 function whole(what: string, value: unknown): number {

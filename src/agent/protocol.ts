@@ -82,11 +82,6 @@ export function nonsense(what: string, why: string): VmchannelError {
 export function refusal(what: string, error: unknown): VmchannelError {
   const { class: kind, desc } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>
   const said = printable(typeof desc === 'string' ? desc : 'no reason given')
-  if (/frozen/i.test(said))
-    return new VmchannelError('ERR_VMCHANNEL_AGENT', `${what}: not while the guest's file systems are frozen`, {
-      hint: '"vmchannel agent fsthaw" ends that',
-      cause: error,
-    })
   if (kind === 'CommandNotFound') {
     const disabled = /disabled/i.test(said)
     return new VmchannelError(
@@ -103,6 +98,21 @@ export function refusal(what: string, error: unknown): VmchannelError {
   const missing = /No such file or directory/i.test(said)
   return new VmchannelError(missing ? 'ERR_VMCHANNEL_NOT_FOUND' : 'ERR_VMCHANNEL_AGENT', `${what}: ${said}`, {
     cause: error,
+  })
+}
+
+/** Whether the agent refused because the command is disabled: by its options, or while file systems are frozen. */
+export function isDisabled(error: unknown): boolean {
+  const { class: kind, desc } = (error instanceof VmchannelError && error.cause ? error.cause : {}) as Record<
+    string,
+    unknown
+  >
+  return kind === 'CommandNotFound' && /disabled/i.test(String(desc))
+}
+
+export function frozen(what: string): VmchannelError {
+  return new VmchannelError('ERR_VMCHANNEL_AGENT', `${what}: not while the guest's file systems are frozen`, {
+    hint: '"vmchannel agent fsthaw" ends that',
   })
 }
 

@@ -42,6 +42,9 @@ const DELAY_MS = 200
 const ATTEMPTS = 5
 const RETRY_FIRST_MS = 200
 const RETRY_LAST_MS = 5000
+/** How long a port that somebody else has is no news. */
+const BUSY_MS = 1000
+const BUSY_PAUSE_MS = 30
 
 /** Resolves when QEMU ends; rejects when the signal comes, or where there is nothing to watch. */
 export async function lockOnDisconnect(options: ScreenLockOptions): Promise<void> {
@@ -178,6 +181,12 @@ class Watch {
           }
         } catch (error) {
           if (this.#signal.aborted) return
+          // Whoever had the port may be about to leave it: ourselves, a moment ago.
+          const busy = error instanceof VmchannelError && error.code === 'ERR_VMCHANNEL_IN_USE'
+          if (busy && Date.now() - since < BUSY_MS) {
+            await sleep(BUSY_PAUSE_MS)
+            continue
+          }
           const text = describeError(error)
           if (text !== why) this.#say({ event: 'waiting', why: text })
           why = text

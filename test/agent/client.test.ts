@@ -142,14 +142,6 @@ describe('refusals', () => {
       /info/,
     ],
     [
-      'frozen',
-      'Command x has been disabled: the agent is in frozen state',
-      'CommandNotFound',
-      'AGENT',
-      /frozen/,
-      /fsthaw/,
-    ],
-    [
       'no file',
       "failed to open file '/x' (mode: 'r'): No such file or directory",
       'GenericError',
@@ -188,8 +180,25 @@ describe('refusals', () => {
     }
   })
 
+  it('what is disabled while file systems are frozen says so; a freeze of others is left alone', async () => {
+    const off = { class: 'CommandNotFound', desc: 'Command x has been disabled: the command is not allowed' }
+    const refuse = (_: unknown, { id }: Record<string, unknown>) => new Raw(`${JSON.stringify({ error: off, id })}\n`)
+    let status = 'frozen'
+    const commands = { 'guest-get-host-name': refuse, 'guest-fsfreeze-status': () => status }
+    const { agent, fake } = await open({ commands })
+    await expect(agent.hostName()).rejects.toMatchObject({ hint: expect.stringContaining('fsthaw') })
+    await expect(agent.fsFreeze()).rejects.toMatchObject({ hint: expect.stringContaining('fsthaw') })
+    expect(fake.requests).not.toContain('guest-fsfreeze-thaw')
+    status = 'thawed'
+    await expect(agent.hostName()).rejects.toMatchObject({ hint: expect.stringContaining('--block-rpcs') })
+  })
+
   it('a freeze that fails is thawed', async () => {
-    const commands = { 'guest-fsfreeze-freeze': () => new Error('no'), 'guest-fsfreeze-thaw': () => 1 }
+    const commands = {
+      'guest-fsfreeze-status': () => 'thawed',
+      'guest-fsfreeze-freeze': () => new Error('no'),
+      'guest-fsfreeze-thaw': () => 1,
+    }
     const { agent, fake } = await open({ commands })
     await expect(agent.fsFreeze()).rejects.toThrow('no')
     expect(fake.requests.at(-1)).toBe('guest-fsfreeze-thaw')
