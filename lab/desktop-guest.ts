@@ -19,7 +19,7 @@ import { guestSource } from './paths.ts'
 export const AS_GUEST =
   'setpriv --reuid guest --regid guest --init-groups env HOME=/home/guest DISPLAY=:0 XDG_RUNTIME_DIR=/run/user/1000'
 
-const BOOT_MS = 240_000 // about 25 s on a quiet machine
+const BOOT_MS = 400_000 // 35 s on a quiet machine
 
 export interface DesktopGuest extends Pick<MachineOptions, 'guest' | 'memory' | 'append' | 'bootTimeout'> {
   args: readonly string[]
@@ -45,9 +45,10 @@ export async function desktopGuest(options: FetchOptions = {}): Promise<DesktopG
 
 /** Until the session is there, with its display, its locker and its clipboard agent started. */
 export async function desktopUp(machine: Machine, timeout: number = BOOT_MS): Promise<void> {
+  // systemctl takes its time in an emulated guest: it is asked now and then.
   const job = machine.spawn(
-    'until [ -e /run/user/1000/desktop-up ]; do systemctl -q is-failed desktop.service && ' +
-      '{ journalctl -b --no-pager -n 40; exit 1; }; sleep 0.3; done; echo desktop up',
+    'i=0; until [ -e /run/user/1000/desktop-up ]; do sleep 1; i=$((i + 1)); [ $((i % 30)) = 0 ] || continue; ' +
+      'systemctl -q is-failed desktop.service && { journalctl -b --no-pager -n 40; exit 1; }; done; echo desktop up',
   )
   await job.waitForOutput(/desktop up/, timeout)
 }
