@@ -84,12 +84,13 @@ export class SoakRig {
     return socket
   }
 
-  /** Resident memory of the process that runs the device, and how often it was started again. */
+  /** Resident memory of the process that runs the device, without the guest's own; how often it was started again. */
   async deviceState(): Promise<{ pid: number; restarts: number; rss: number }> {
     const { devicePid, pid, restarts = 0 } = await this.ask(async (client) => client.hello)
     const running = devicePid ?? pid
-    const kib = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${running}/status`, 'utf8'))![1]
-    return { pid: running, restarts, rss: Number(kib) * 1024 }
+    const status = readFileSync(`/proc/${running}/status`, 'utf8')
+    const kib = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)![1])
+    return { pid: running, restarts, rss: (kib('RssAnon') + kib('RssFile')) * 1024 }
   }
 
   async close(): Promise<void> {
