@@ -5,13 +5,16 @@
  * goes: also where QEMU refuses its arguments and never connects, or this process is killed on its way.
  */
 
+import { writeSync } from 'node:fs'
 import { startDevice, type StartedDevice, type StartOptions } from '../client/start.ts'
 import type { DaemonConfig } from '../daemon/protocol.ts'
 import { VmchannelError } from '../errors.ts'
 import { execve, setInheritable, type ExecOptions } from '../ffi/exec.ts'
 import { closeFd } from '../ffi/libc.ts'
+import { createMemfd } from '../ffi/mmap.ts'
 import { makePipe } from '../ffi/pipe.ts'
 import { splitCommandLine } from '../qemu/command-line.ts'
+import { blockArguments, blockImage } from '../qemu/migration-block.ts'
 import type { Plan } from '../qemu/plan.ts'
 import type { OwnOptions } from './qemu-options.ts'
 import { vmNames } from './qemu-names.ts'
@@ -39,16 +42,24 @@ export async function startAndBecome(
     closeFd(lifeline.read)
   }
   try {
+    const fixed = plan.devices.some(({ transport }) => transport === 'vfio-user') ? migrationBlock() : undefined
     const sockets = config.vms.map(({ name }) => device.vms.find(({ vm }) => vm === name)!.socket)
-    execve(qemu, [qemu, ...plan.qemuArgs(sockets)], {
+    execve(qemu, [qemu, ...plan.qemuArgs(sockets), ...(fixed?.args ?? [])], {
       ...exec,
-      keepFds: [...(exec.keepFds ?? []), lifeline.write],
+      keepFds: [...(exec.keepFds ?? []), lifeline.write, ...(fixed?.fds ?? [])],
       closeFds: plan.takenFds,
     })
   } catch (error) {
     await end(device)
     throw error
   }
+}
+
+/** An image in memory, which QEMU inherits and opens anew: there is no file to leave behind. */
+function migrationBlock(): { args: string[]; fds: number[] } {
+  const fd = createMemfd('vmchannel-cannot-migrate', false)
+  writeSync(fd, blockImage())
+  return { args: blockArguments(`/proc/self/fd/${fd}`), fds: [fd] }
 }
 
 function prepare(

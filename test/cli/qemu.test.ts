@@ -15,6 +15,7 @@ import {
 } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { ensureQemu } from '../../lab/fetch/qemu.ts'
+import { connectQmp } from '../../src/qmp/client.ts'
 import { Bench, collect, DROP_IN, MAIN, until, type RunOptions } from './run.ts'
 
 let bench: Bench
@@ -258,6 +259,23 @@ describe('real QEMU without a guest', () => {
     }
     await nothingLeft()
     expect(existsSync(path)).toBe(false)
+  })
+
+  it('is not migrated, and no snapshot is saved: the state of the device would be lost without a word', async () => {
+    const qemu = (await ensureQemu()).path
+    const path = bench.path('qmp.sock')
+    const args = ['-m', '64M', '-S', '-display', 'none', '-nodefaults', '-qmp', `unix:${path},server=on,wait=off`]
+    const child = bench.start(['qemu', '--qemu-binary', qemu, ...args, '-virtioserial', 'null'])
+    const result = collect(child)
+    await until('QEMU listens', () => existsSync(path))
+    const qmp = await connectQmp(path)
+    const refused = /node 'vmchannel-cannot-migrate' does not support live migration/
+    await expect(qmp.execute('migrate', { uri: 'exec:cat > /dev/null' })).rejects.toThrow(refused)
+    const line = { 'command-line': 'savevm one' }
+    expect(await qmp.execute('human-monitor-command', line)).toMatch(refused)
+    await qmp.execute('quit').catch(() => {})
+    expect(await result).toMatchObject({ status: 0, stderr: '' })
+    await nothingLeft()
   })
 
   it('QEMU refuses its arguments: its own message and status, nothing left', async () => {
