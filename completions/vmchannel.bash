@@ -2,8 +2,8 @@
 _vmchannel_options() {
   case $1 in
     '') echo '-V --version -h --help --help' ;;
-    'qemu') echo '--qemu-binary --dry-run --json --state-dir --log --help' ;;
-    'serve') echo '-c --config --vm --socket -p --port --max-ports --transport -m --memory --control --state-dir --log --print-config --json --help' ;;
+    'qemu') echo '--qemu-binary --dry-run --json --state-dir --keeper --log --help' ;;
+    'serve') echo '-c --config --vm --socket -p --port --max-ports --transport -m --memory --control --state-dir --keeper --log --print-config --json --help' ;;
     'port') echo '--help' ;;
     'port list') echo '--vm --control --json --help' ;;
     'port add') echo '--vm --control --json --help' ;;
@@ -51,6 +51,7 @@ _vmchannel_value() {
   case $1 in
     --qemu-binary) COMPREPLY=($(compgen -f -- "$current")) ;;
     --state-dir) COMPREPLY=($(compgen -d -- "$current")) ;;
+    --keeper) COMPREPLY=($(compgen -W 'on off' -- "$current")) ;;
     --log) COMPREPLY=($(compgen -W 'error warn info debug' -- "$current")) ;;
     -c) COMPREPLY=($(compgen -f -- "$current")) ;;
     --config) COMPREPLY=($(compgen -f -- "$current")) ;;
@@ -110,7 +111,7 @@ _vmchannel() {
 
 _vmchannel_takes_value() {
   case $1 in
-    --qemu-binary | --state-dir | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | --transport | -m | --memory | --control | --escape | --timeout | -e | --env | --via | --mode | --format | --group | --part | --root | --device | --driver | --address) return 0 ;;
+    --qemu-binary | --state-dir | --keeper | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | --transport | -m | --memory | --control | --escape | --timeout | -e | --env | --via | --mode | --format | --group | --part | --root | --device | --driver | --address) return 0 ;;
   esac
   return 1
 }

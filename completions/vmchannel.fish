@@ -18,6 +18,7 @@ complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l qemu-binary -d 't
 complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l dry-run -d 'start nothing; print the command line that QEMU would get, quoted for a shell'
 complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l json -d 'with --dry-run: print the whole plan as JSON'
 complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l state-dir -d 'where control sockets and default device sockets go; default $XDG_RUNTIME_DIR/vmchannel, else /run or /tmp' -x -a '(__fish_complete_directories)'
+complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l keeper -d 'a second small process holds all connections and starts the device process again if that dies' -x -a 'on off'
 complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -l log -d 'how much the device process tells on standard error' -x -a 'error warn info debug'
 complete -c vmchannel -n '__fish_seen_subcommand_from qemu' -F
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -s c -l config -d 'read a configuration file' -r -F
@@ -29,6 +30,7 @@ complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l transport -d 'a 
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -s m -l memory -d 'memory of the guest, for the printed arguments' -x
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l control -d 'control socket; default in the state directory' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l state-dir -d 'where control sockets and default device sockets go; default $XDG_RUNTIME_DIR/vmchannel, else /run or /tmp' -x -a '(__fish_complete_directories)'
+complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l keeper -d 'a second small process holds all connections and starts the device process again if that dies' -x -a 'on off'
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l log -d 'how much the device process tells on standard error' -x -a 'error warn info debug'
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l print-config -d 'print what would be served, as a configuration file, and end'
 complete -c vmchannel -n '__fish_seen_subcommand_from serve' -l json -d 'print the arguments as one line of JSON'

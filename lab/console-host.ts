@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ControlClient } from '../src/client/control-client.ts'
 import { startDevice, type StartedDevice } from '../src/client/start.ts'
-import type { VmOptions } from '../src/daemon/protocol.ts'
+import type { PortStats, VmOptions } from '../src/daemon/protocol.ts'
 import { until } from './wait.ts'
 
 export type Qmp = (name: string, args?: Record<string, unknown>) => Promise<unknown>
@@ -29,6 +29,8 @@ export interface ConsoleHostOptions {
   maxPorts?: number
   /** Names of ports that are there from the start. */
   ports?: readonly string[]
+  /** Our device's process may die: a keeper starts another. */
+  keeper?: boolean
 }
 
 export class ConsoleHost {
@@ -60,7 +62,7 @@ export class ConsoleHost {
     const specs = ports.map((name) => `unix:${socket(name)},server=on,name=${name}`)
     const started = await startDevice(
       { vms: [{ ...options.vm, maxPorts, ports: specs }], exitWith: 'parent', logLevel: 'warn' },
-      { stderr: 'pipe' },
+      { stderr: 'pipe', keeper: options.keeper ?? false },
     )
     const place = `"driver":"vfio-user-pci","addr":"${slot.toString(16)}.0"`
     const args = started.vms[0]!.qemuArgs.map((word) => word.replace('"driver":"vfio-user-pci"', place))
@@ -143,6 +145,33 @@ export class ConsoleHost {
       this.#process !== undefined &&
       (this.#process.process.exitCode !== null || this.#process.process.signalCode !== null)
     )
+  }
+
+  /** Kills the process that runs our device, and waits for the one that takes its place. */
+  async kill(): Promise<void> {
+    const ask = async (): Promise<{ pid: number; restarts: number }> => {
+      const client = await ControlClient.connect(this.#process!.controlSocket)
+      client.close()
+      return { pid: client.hello.devicePid!, restarts: client.hello.restarts! }
+    }
+    const { pid, restarts } = await ask()
+    process.kill(pid, 'SIGKILL')
+    const taken = (): Promise<boolean> =>
+      ask().then(
+        (now) => now.restarts > restarts,
+        () => false,
+      )
+    await until(taken, 'another process has taken over')
+  }
+
+  /** What the ports have moved, asked anew: a connection of before ends with its process. */
+  async stats(): Promise<PortStats[]> {
+    const client = await ControlClient.connect(this.#process!.controlSocket)
+    try {
+      return await client.request('port.stats', {})
+    } finally {
+      client.close()
+    }
   }
 
   socket(name: string): string {

@@ -27,6 +27,7 @@ export interface ServeConfig {
   stateDir?: string
   control?: string
   log?: string
+  keeper?: boolean
   memory?: string
   vms: ServedVm[]
 }
@@ -60,6 +61,7 @@ const ENTRIES = {
   'state-dir': v.optional(text),
   control: v.optional(text),
   log: v.optional(v.picklist(['error', 'warn', 'info', 'debug'], 'is none of error, warn, info, debug')),
+  keeper: v.optional(v.boolean()),
   memory: v.optional(text),
   vm: v.optional(v.array(v.record(v.string(), v.unknown()), 'is not a list of tables: write [[vm]]')),
 }
@@ -75,6 +77,7 @@ export function parseServeConfig(source: string, name: string): ServeConfig {
   if (file['state-dir'] !== undefined) config.stateDir = file['state-dir']
   if (file.control !== undefined) config.control = file.control
   if (file.log !== undefined) config.log = file.log
+  if (file.keeper !== undefined) config.keeper = file.keeper
   if (file.memory !== undefined) config.memory = file.memory
   const names = config.vms.map((vm) => vm.name)
   const twice = names.find((one, at) => names.indexOf(one) !== at)
@@ -149,11 +152,12 @@ function checked<S extends v.GenericSchema>(schema: S, value: unknown, place: st
 
 /** The text of a file that says the same. */
 export function formatServeConfig(config: ServeConfig): string {
-  const { stateDir, control, log, memory, vms } = config
+  const { stateDir, control, log, keeper, memory, vms } = config
   const table: Record<string, unknown> = {}
   if (stateDir !== undefined) table['state-dir'] = stateDir
   if (control !== undefined) table['control'] = control
   if (log !== undefined) table['log'] = log
+  if (keeper !== undefined) table['keeper'] = keeper
   if (memory !== undefined) table['memory'] = memory
   table['vm'] = vms.map(
     ({ name, socket, maxPorts, queueSize, vectors, resizeOrder, iommuPlatform, transport, ports }) => ({

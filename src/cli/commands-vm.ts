@@ -19,6 +19,14 @@ const LOG: OptionRow = {
   choices: LOG_LEVELS,
 }
 
+const KEEPER: OptionRow = {
+  flags: '--keeper <on|off>',
+  text: 'a second small process holds all connections and starts the device process again if that dies',
+  env: 'VMCHANNEL_KEEPER',
+  default: 'off',
+  choices: ['on', 'off'],
+}
+
 export const QEMU_BINARY: OptionRow = {
   flags: '--qemu-binary <path>',
   text: 'the QEMU to run; default: the first qemu-system-x86_64 on PATH',
@@ -40,7 +48,7 @@ const QEMU: CommandRow = {
     "This process becomes QEMU: process id, standard streams, signals and exit status are QEMU's own. The device runs " +
       'in a process beside it, which ends and removes its sockets when QEMU ends, however it ends.',
     'vmchannel-qemu is the same without options of ours, for what starts QEMU by itself: <emulator> of libvirt, ' +
-      'LIBGUESTFS_HV of libguestfs. Its settings are the variables VMCHANNEL_QEMU, VMCHANNEL_LOG, VMCHANNEL_STATE_DIR.',
+      'LIBGUESTFS_HV of libguestfs. Its settings are the variables VMCHANNEL_QEMU, VMCHANNEL_LOG, VMCHANNEL_STATE_DIR, VMCHANNEL_KEEPER.',
   ],
   args: [{ name: 'QEMU-ARGUMENTS', text: '-virtioserial SPEC and whatever QEMU takes', optional: true, many: true }],
   options: [
@@ -48,6 +56,7 @@ const QEMU: CommandRow = {
     { flags: '--dry-run', text: 'start nothing; print the command line that QEMU would get, quoted for a shell' },
     { flags: '--json', text: 'with --dry-run: print the whole plan as JSON' },
     STATE_DIR,
+    KEEPER,
     LOG,
   ],
   verbatim: true,
@@ -115,6 +124,7 @@ const SERVE: CommandRow = {
       complete: 'file',
     },
     STATE_DIR,
+    KEEPER,
     LOG,
     { flags: '--print-config', text: 'print what would be served, as a configuration file, and end' },
     { flags: '--json', text: 'print the arguments as one line of JSON' },

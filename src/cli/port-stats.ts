@@ -75,7 +75,7 @@ function perSecond(bytes: number, milliseconds: number): number {
   return Math.max(0, Math.round((bytes * 1000) / milliseconds))
 }
 
-const BYTES = /Bytes$|Dropped$|^held$/
+const BYTES = /Bytes$|Dropped$|Repeated$|^held$/
 
 function details(port: PortStats): string {
   const rows = [
@@ -84,6 +84,7 @@ function details(port: PortStats): string {
     ['name', port.name ?? '-'],
     ['leads to', placeOf(port)],
     ['policy', port.policy],
+    ['restarts', String(port.restarts)],
     ...Object.entries(port.counters).map(([key, value]) => [
       key,
       BYTES.test(key) && value >= 1024 ? `${value} (${humanBytes(value)})` : String(value),

@@ -12,6 +12,7 @@ export interface OwnOptions {
   qemuBinary?: string
   stateDir?: string
   log: LogLevel
+  keeper: boolean
   dryRun: boolean
   json: boolean
 }
@@ -20,6 +21,7 @@ const WITH_VALUE: Readonly<Record<string, string>> = {
   '--qemu-binary': 'a path',
   '--state-dir': 'a directory',
   '--log': LOG_LEVELS.join(', '),
+  '--keeper': 'on, off',
 }
 
 export function readOwnOptions(
@@ -46,7 +48,9 @@ export function readOwnOptions(
     } else break
   }
   if (argv[at] === '--') at++
-  const options: OwnOptions = { log: logLevel(values['--log'], env['VMCHANNEL_LOG']), dryRun, json }
+  const log = logLevel(values['--log'], env['VMCHANNEL_LOG'])
+  const keeper = onOff(values['--keeper'], env['VMCHANNEL_KEEPER'])
+  const options: OwnOptions = { log, keeper, dryRun, json }
   const stateDir = values['--state-dir']
   if (values['--qemu-binary'] !== undefined) options.qemuBinary = values['--qemu-binary']
   if (stateDir !== undefined) options.stateDir = stateDir
@@ -55,6 +59,16 @@ export function readOwnOptions(
       hint: 'a QEMU that runs has an output of its own',
     })
   return { options, rest: argv.slice(at) }
+}
+
+/** Flag over environment over `off`. */
+export function onOff(flag: string | undefined, env: string | undefined): boolean {
+  const given = flag ?? (env || 'off')
+  if (given === 'on' || given === 'off') return given === 'on'
+  throw new VmchannelError(
+    'ERR_VMCHANNEL_USAGE',
+    `${flag === undefined ? 'VMCHANNEL_KEEPER' : '--keeper'}: "${given}" is neither on nor off`,
+  )
 }
 
 /** Flag over environment over `warn`. */

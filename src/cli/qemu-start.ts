@@ -70,7 +70,7 @@ function prepare(
   const names = vmNames(plan.devices, argv)
   const vms = plan.devices.map(({ id: _id, origin: _origin, ...options }, at) => ({ ...options, name: names[at]! }))
   const ports = plan.devices.flatMap((device) => device.ports)
-  const start: StartOptions = { detached: true }
+  const start: StartOptions = { detached: true, keeper: options.keeper }
   const waiting = ports.filter(({ chardev }) => 'wait' in chardev && chardev.wait)
   if (waiting.length > 0) {
     start.timeoutMs = FOREVER_MS

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { parseServeConfig, type ServeConfig, type ServedVm } from '../config-file.ts'
 import { VmchannelError } from '../errors.ts'
 import { formatPortSpec, parsePortSpec, PORT_ID_MAX } from '../port-spec.ts'
-import { logLevel } from './qemu-options.ts'
+import { logLevel, onOff } from './qemu-options.ts'
 import type { Call } from './table.ts'
 
 const MEMORY = '512M'
@@ -18,6 +18,8 @@ export function readServeConfig(options: Call['options']): ServeConfig {
   if (stateDir !== undefined) config.stateDir = stateDir
   if (control !== undefined) config.control = control
   config.log = logLevel(given('log') ?? config.log, undefined)
+  const keeper = given('keeper')
+  config.keeper = keeper === undefined ? (config.keeper ?? false) : onOff(keeper, undefined)
   config.memory = given('memory') ?? config.memory ?? MEMORY
   applyVmFlags(config, options, given)
   return config

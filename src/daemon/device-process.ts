@@ -124,6 +124,7 @@ export class DeviceProcess {
         log: this.log,
         stateDir: this.#stateDir,
         store: this.#store(name),
+        restarts: this.#link?.inheritance.restarts ?? 0,
         emit: (event: Omit<ControlEvent, 'time'>) => this.#emit(event),
         detached: () => !this.attached && this.#hooks.deserted(),
       }

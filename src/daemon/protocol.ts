@@ -80,6 +80,8 @@ export interface PortInfo {
 }
 
 export interface PortStats extends PortInfo {
+  /** How often the device process has died and another has taken over. */
+  restarts: number
   counters: PortCounters
 }
 

@@ -31,6 +31,8 @@ export interface VmContext {
   stateDir: string
   /** For a VM that outlives this process. */
   store: Store | undefined
+  /** Processes that had this VM before, and died. */
+  restarts: number
   emit(event: Omit<ControlEvent, 'time'>): void
   /** The VMM has gone. */
   detached(): void
@@ -234,7 +236,7 @@ export class Vm {
   }
 
   portStats(port: Port): PortStats {
-    return { ...this.portInfo(port), counters: port.stats() }
+    return { ...this.portInfo(port), restarts: this.#context.restarts, counters: port.stats() }
   }
 
   /** Hangs up on the VMM, removes sockets and back ends. */

@@ -161,7 +161,7 @@ describe('a device process with a keeper, and a guest', () => {
       const repeated = stats.map(({ counters }) => counters.guestToHostRepeated)
       console.log(
         `${KILLS} kills: worst round trip ${outages.join(' ')} ms; successor answered after ${takeovers.join(' ')} ms; ` +
-          `${received.bytes >> 20} MiB up, ${sent.bytes >> 20} MiB down, ${echoed.bytes >> 20} MiB echoed`,
+          `${[received, sent, echoed].map(({ bytes }) => Math.round(bytes / 2 ** 20)).join(', ')} MiB up, down, echoed`,
       )
       expect(repeated).toEqual(repeated.map(() => 0))
       for (const socket of [up, down, echo, ping]) socket!.destroy()

@@ -28,6 +28,8 @@ export interface QtestRigOptions {
   maxPorts?: number
   /** Names of the ports there are from the start. */
   ports?: string[]
+  /** The process of our device may be killed, by `host.kill`. */
+  keeper?: boolean
 }
 
 export class QtestRig {
@@ -39,12 +41,18 @@ export class QtestRig {
   attached!: QtestDriver
   driver!: ConsoleDriver
   readonly #options: QtestRigOptions
-  readonly #host: ConsoleHost
+  readonly host: ConsoleHost
 
   static async start(device: Device, options: QtestRigOptions = {}): Promise<QtestRig> {
-    const { maxPorts = 8, ports = [] } = options
+    const { maxPorts = 8, ports = [], keeper = false } = options
     const kind = device === 'ours' ? 'ours' : 'qemu'
-    const host = await ConsoleHost.start({ device: kind, slot: SLOT, qemuDevice: QEMU_DEVICE[device]!, maxPorts })
+    const host = await ConsoleHost.start({
+      device: kind,
+      slot: SLOT,
+      qemuDevice: QEMU_DEVICE[device]!,
+      maxPorts,
+      keeper,
+    })
     const machine = await BareMachine.start({ args: host.args }).catch(async (error: unknown) => {
       await host.close()
       throw error
@@ -57,12 +65,12 @@ export class QtestRig {
     this.device = device
     this.machine = machine
     this.#options = options
-    this.#host = host
+    this.host = host
   }
 
   /** Complaints of the driver, and of our device. */
   get log(): string[] {
-    return [...this.#notes, ...this.#host.log]
+    return [...this.#notes, ...this.host.log]
   }
 
   async #begin(ports: readonly string[]): Promise<this> {
@@ -95,21 +103,21 @@ export class QtestRig {
   }
 
   addPort(name: string, wish?: PortWish): Promise<void> {
-    return this.#host.addPort(name, wish)
+    return this.host.addPort(name, wish)
   }
 
   removePort(name: string): Promise<void> {
-    return this.#host.removePort(name)
+    return this.host.removePort(name)
   }
 
   /** Until the host's side knows that the guest has the port open, or not. */
   guestOpen(name: string, open: boolean): Promise<void> {
-    const said = async (): Promise<boolean> => (await this.#host.guestOpen(name)) === open
+    const said = async (): Promise<boolean> => (await this.host.guestOpen(name)) === open
     return until(said, `the host sees ${name} ${open ? 'open' : 'closed'}`)
   }
 
   resize(name: string, cols: number, rows: number): Promise<unknown> {
-    return this.#host.resize(name, cols, rows)
+    return this.host.resize(name, cols, rows)
   }
 
   /** The driver's port of that name, once it is there. */
@@ -127,7 +135,7 @@ export class QtestRig {
 
   /** A host peer of a port, and both sides know it. */
   async connect(name: string): Promise<Socket> {
-    const socket = await this.#host.connect(name)
+    const socket = await this.host.connect(name)
     const port = await this.port(name)
     await until(() => port.hostOpen, `the driver hears of the peer of ${name}`)
     return socket
@@ -135,6 +143,6 @@ export class QtestRig {
 
   async close(): Promise<void> {
     await this.machine.close()
-    await this.#host.close()
+    await this.host.close()
   }
 }
