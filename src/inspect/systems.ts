@@ -41,22 +41,22 @@ export async function listSystems(daemon: Procedures, options: SystemsOptions): 
  */
 export async function listFileSystems(daemon: Procedures, systems: readonly OperatingSystem[]): Promise<FileSystem[]> {
   const found = new Map(systems.flatMap(({ filesystems }) => filesystems.map((one) => [one.device, one] as const)))
-  if (found.size === 0) {
+  const all = new Set((await daemon.blockDevices()).slice(0, PARTS_MAX))
+  // A device that only a system's own table names is not on the disk.
+  for (const [device, { type }] of found) if (type === null && !all.has(device)) found.delete(device)
+  if (systems.length === 0) {
     for (const [device, type] of (await daemon.listFilesystems()).slice(0, PARTS_MAX)) {
       const filesystem = await describe(daemon, device, type)
       found.set(filesystem.device, filesystem)
     }
-  } else {
-    const all = new Set((await daemon.blockDevices()).slice(0, PARTS_MAX))
-    // A device that only a system's own table names is not on the disk.
-    for (const [device, { type }] of found) if (type === null && !all.has(device)) found.delete(device)
-    for (const device of [...all].filter((one) => !holdsOthers(one, all))) {
-      const name = await canonical(daemon, device)
-      if (found.has(name)) continue
-      const filesystem = await describe(daemon, device)
-      const extended = filesystem.type === null && /[a-z][1-4]$/.test(device) && all.has(`${device.slice(0, -1)}5`)
-      if (!MEMBERS.has(filesystem.type ?? '') && !extended) found.set(name, filesystem)
-    }
+  }
+  // The daemon's list leaves out what is encrypted.
+  for (const device of [...all].filter((one) => !holdsOthers(one, all))) {
+    const name = await canonical(daemon, device)
+    if (found.has(name)) continue
+    const filesystem = await describe(daemon, device)
+    const extended = filesystem.type === null && /[a-z][1-4]$/.test(device) && all.has(`${device.slice(0, -1)}5`)
+    if (!MEMBERS.has(filesystem.type ?? '') && !extended) found.set(name, filesystem)
   }
   return [...found.values()].toSorted((a, b) => (a.device < b.device ? -1 : 1))
 }

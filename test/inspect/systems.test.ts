@@ -78,12 +78,12 @@ it('a system: what it uses, then the rest of the disk; volumes by the names that
   ])
 })
 
-it('no system: what the daemon lists', async () => {
+it('no system: what the daemon lists, and what it leaves out, as it does encrypted partitions', async () => {
   const { procedures } = daemon(false)
   const systems = await listSystems(procedures, { applications: true, warn: () => {}, step: () => {} })
   expect(systems).toEqual([])
-  expect(await listFileSystems(procedures, systems)).toEqual([
-    { device: '/dev/sdb', type: 'xfs', label: null, uuid: null },
-    { device: 'btrfsvol:/dev/sda1/home', type: 'btrfs', label: null, uuid: null },
+  expect((await listFileSystems(procedures, systems)).map(({ device, type }) => `${device} ${type}`)).toEqual([
+    ...['/dev/md12 ext4', '/dev/sda1 ext4', '/dev/sda5 crypto_LUKS', '/dev/sdb xfs', '/dev/vg/data btrfs'],
+    ...['/dev/vg/root ext4', 'btrfsvol:/dev/sda1/home btrfs'],
   ])
 })
