@@ -25,6 +25,7 @@ _vmchannel_options() {
     'screenlock') echo '--port --socket --vm --control --via --guest-script --json --help' ;;
     'doctor') echo '--qemu-binary --json --help' ;;
     'inspect') echo '-a --applications --format --qemu-binary --json --help' ;;
+    'clipboard') echo '--backend --direction --limit --types --primary --timeout --port --socket --vm --control --json --help' ;;
     'udev') echo '--help' ;;
     'udev print') echo '--mdev --group --mode --part --json --help' ;;
     'udev install') echo '--mdev --group --mode --root --json --help' ;;
@@ -37,12 +38,12 @@ _vmchannel_options() {
 
 _vmchannel_words() {
   case $1 in
-    '') echo 'qemu serve port connect agent screenlock doctor inspect udev completion help guest' ;;
+    '') echo 'qemu serve port connect agent screenlock doctor inspect clipboard udev completion help guest' ;;
     'port') echo 'list add remove resize stats' ;;
     'agent') echo 'ping info exec get put fsfreeze fsthaw fsstatus shutdown call' ;;
     'udev') echo 'print install uninstall' ;;
     'completion') echo 'bash zsh fish' ;;
-    'help') echo 'ports transports config environment exit-codes qemu serve port connect agent screenlock doctor inspect udev completion help guest' ;;
+    'help') echo 'ports transports config environment exit-codes qemu serve port connect agent screenlock doctor inspect clipboard udev completion help guest' ;;
   esac
 }
 
@@ -71,6 +72,10 @@ _vmchannel_value() {
     --via) COMPREPLY=($(compgen -W 'agent port' -- "$current")) ;;
     --mode) : ;;
     --format) COMPREPLY=($(compgen -W 'raw qcow2 vmdk vdi vhdx vpc qed' -- "$current")) ;;
+    --backend) COMPREPLY=($(compgen -W 'auto x11 wayland xclip xsel' -- "$current")) ;;
+    --direction) COMPREPLY=($(compgen -W 'both to-guest to-host' -- "$current")) ;;
+    --limit) : ;;
+    --types) : ;;
     --group) : ;;
     --part) COMPREPLY=($(compgen -W 'installer helper rules mdev.conf' -- "$current")) ;;
     --root) COMPREPLY=($(compgen -d -- "$current")) ;;
@@ -111,7 +116,7 @@ _vmchannel() {
 
 _vmchannel_takes_value() {
   case $1 in
-    --qemu-binary | --state-dir | --keeper | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | --transport | -m | --memory | --control | --escape | --timeout | -e | --env | --via | --mode | --format | --group | --part | --root | --device | --driver | --address) return 0 ;;
+    --qemu-binary | --state-dir | --keeper | --log | -c | --config | --vm | --socket | -p | --port | --max-ports | --transport | -m | --memory | --control | --escape | --timeout | -e | --env | --via | --mode | --format | --backend | --direction | --limit | --types | --group | --part | --root | --device | --driver | --address) return 0 ;;
   esac
   return 1
 }

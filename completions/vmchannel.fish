@@ -8,6 +8,7 @@ complete -c vmchannel -n __fish_use_subcommand -a agent -d 'run programs and cop
 complete -c vmchannel -n __fish_use_subcommand -a screenlock -d 'lock the screen of a guest when its last VNC viewer has gone'
 complete -c vmchannel -n __fish_use_subcommand -a doctor -d 'say what works on this machine and what to do about the rest'
 complete -c vmchannel -n __fish_use_subcommand -a inspect -d 'say what is on a disk image: file systems, operating system, applications'
+complete -c vmchannel -n __fish_use_subcommand -a clipboard -d 'share the clipboard of this desktop with a guest that runs spice-vdagent'
 complete -c vmchannel -n __fish_use_subcommand -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
 complete -c vmchannel -n __fish_use_subcommand -a completion -d 'print the completion script of a shell'
 complete -c vmchannel -n __fish_use_subcommand -a help -d 'print help on a command or a topic: ports, config, environment, exit-codes'
@@ -155,6 +156,17 @@ complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l format -d 'for
 complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l json -d 'print JSON with stable keys, errors too'
 complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l backend -d 'the clipboard of the host' -x -a 'auto x11 wayland xclip xsel'
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l direction -d 'who may paste what the other one has copied' -x -a 'both to-guest to-host'
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l limit -d 'largest content' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l types -d 'only these: text, image, png, bmp, tiff, jpeg or MIME types, with commas' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l primary -d 'also the selection that the middle button pastes'
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l timeout -d 'give up where no agent answers within this time' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l port -d 'name or number of the port; com.redhat.spice.0 where it is left out' -x
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l socket -d 'the unix socket that the port leads to, where no device process of ours has it' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l vm -d 'the VM that is meant, where there are several' -x -a '(vmchannel port list --json 2>/dev/null | tr \'{\' \'\\n\' | sed -n \'s/.*"vm":"\\([^"\\\\]*\\)".*/\\1/p\' | sort -u)'
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l control -d 'control socket of the device process; found by itself where there is one' -r -F
+complete -c vmchannel -n '__fish_seen_subcommand_from clipboard' -l json -d 'print a line of JSON for each event'
 complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a print -d 'print a shell script that installs them in a guest'
 complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a install -d 'install them in this system, or in a tree'
 complete -c vmchannel -n '__fish_seen_subcommand_from udev; and not __fish_seen_subcommand_from print install uninstall' -a uninstall -d 'remove what install wrote'
@@ -186,6 +198,7 @@ complete -c vmchannel -n '__fish_seen_subcommand_from help' -a agent -d 'run pro
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a screenlock -d 'lock the screen of a guest when its last VNC viewer has gone'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a doctor -d 'say what works on this machine and what to do about the rest'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a inspect -d 'say what is on a disk image: file systems, operating system, applications'
+complete -c vmchannel -n '__fish_seen_subcommand_from help' -a clipboard -d 'share the clipboard of this desktop with a guest that runs spice-vdagent'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a udev -d 'give a guest the names /dev/vmch0, /dev/vmch1, ...'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a completion -d 'print the completion script of a shell'
 complete -c vmchannel -n '__fish_seen_subcommand_from help' -a help -d 'print help on a command or a topic: ports, config, environment, exit-codes'

@@ -21,6 +21,7 @@ export type ErrorCode =
   | 'ERR_VMCHANNEL_TIMEOUT'
   | 'ERR_VMCHANNEL_DISK' // a disk image that cannot be inspected: empty, damaged, encrypted, no disk
   | 'ERR_VMCHANNEL_AGENT' // the agent in the guest refused, or answered nonsense
+  | 'ERR_VMCHANNEL_CLIPBOARD' // content that its owner does not give, or that is too large
   | 'ERR_VMCHANNEL_INTERNAL'
 
 /** Exit status of the command line for each code; documented in the man page. */
@@ -39,6 +40,7 @@ export const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   ERR_VMCHANNEL_TIMEOUT: 13,
   ERR_VMCHANNEL_DISK: 14,
   ERR_VMCHANNEL_AGENT: 15,
+  ERR_VMCHANNEL_CLIPBOARD: 16,
   ERR_VMCHANNEL_INTERNAL: 70,
 }
 

@@ -79,6 +79,7 @@ describe('the house', () => {
       usernet: /^(usernet|device|driver|ffi|mem|chardev\/chardev\.ts|errors\.ts|log\.ts|port-spec\.ts)/,
       qmp: /^(qmp|client\/abort\.ts|errors\.ts)/,
       screenlock: /^(screenlock|agent|qmp|client|daemon\/protocol\.ts|udev\/installer\.ts|errors\.ts)/,
+      clipboard: /^(clipboard|client|daemon\/protocol\.ts|errors\.ts)/,
       agent: /^(agent|client|daemon\/protocol\.ts|errors\.ts)/,
     }
     const wrong: string[] = []

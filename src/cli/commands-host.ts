@@ -1,6 +1,7 @@
 /** Rows of the command table: this machine, the guest's files, and help. */
 
 import { QEMU_BINARY } from './commands-vm.ts'
+import { CLIPBOARD } from './commands-clipboard.ts'
 import { DISK_FORMATS } from '../inspect/disk-file.ts'
 import { JSON_OPTION, type CommandRow, type OptionRow } from './table.ts'
 
@@ -123,4 +124,4 @@ const HELP: CommandRow = {
   load: async () => (await import('./help.ts')).helpCommand,
 }
 
-export const HOST_COMMANDS: readonly CommandRow[] = [DOCTOR, INSPECT, UDEV, COMPLETION, HELP]
+export const HOST_COMMANDS: readonly CommandRow[] = [DOCTOR, INSPECT, CLIPBOARD, UDEV, COMPLETION, HELP]

@@ -26,6 +26,7 @@ const MEANING: Readonly<Record<ErrorCode, string>> = {
   ERR_VMCHANNEL_ABORTED: 'interrupted',
   ERR_VMCHANNEL_TIMEOUT: 'it took too long',
   ERR_VMCHANNEL_DISK: 'a disk image that cannot be inspected: empty, damaged, encrypted, or none at all',
+  ERR_VMCHANNEL_CLIPBOARD: 'content of a clipboard that its owner does not give, or that is too large',
   ERR_VMCHANNEL_AGENT: 'the agent in the guest refused, or could not do what it was asked',
   ERR_VMCHANNEL_INTERNAL: 'a mistake in vmchannel: please report it',
 }

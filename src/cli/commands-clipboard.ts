@@ -1,0 +1,47 @@
+/** Row of the command table: the clipboard. */
+
+import { BACKENDS } from '../clipboard/select-backend.ts'
+import { CONTROL_OPTIONS, JSON_OPTION, type CommandRow } from './table.ts'
+
+export const CLIPBOARD: CommandRow = {
+  name: 'clipboard',
+  summary: 'share the clipboard of this desktop with a guest that runs spice-vdagent',
+  text: [
+    'The guest needs the package spice-vdagent and a port named com.redhat.spice.0 that leads to "attach" or to a socket. ' +
+      'Its agent answers when somebody is logged in to a desktop there; until then, and whenever it starts again, this ' +
+      'waits. Ends when the VM does, or when interrupted.',
+    'On the host X11 needs xclip (or xsel, for text alone), Wayland needs wl-clipboard. What is copied on the host moves ' +
+      'when it is pasted in the guest; what is copied in the guest moves at once. Content that is too large or that its ' +
+      'owner does not give is refused, and said here: the program that wanted it goes on with nothing.',
+  ],
+  options: [
+    { flags: '--backend <name>', text: 'the clipboard of the host', default: 'auto', choices: BACKENDS },
+    {
+      flags: '--direction <way>',
+      text: 'who may paste what the other one has copied',
+      default: 'both',
+      choices: ['both', 'to-guest', 'to-host'],
+    },
+    { flags: '--limit <size>', text: 'largest content', default: '32M' },
+    { flags: '--types <list>', text: 'only these: text, image, png, bmp, tiff, jpeg or MIME types, with commas' },
+    { flags: '--primary', text: 'also the selection that the middle button pastes' },
+    { flags: '--timeout <seconds>', text: 'give up where no agent answers within this time' },
+    { flags: '--port <port>', text: 'name or number of the port; com.redhat.spice.0 where it is left out' },
+    {
+      flags: '--socket <path>',
+      text: 'the unix socket that the port leads to, where no device process of ours has it',
+      complete: 'file',
+    },
+    ...CONTROL_OPTIONS,
+    { ...JSON_OPTION, text: 'print a line of JSON for each event' },
+  ],
+  examples: [
+    {
+      text: 'A guest with a clipboard:',
+      command: 'vmchannel qemu -virtioserial attach,name=com.redhat.spice.0 -m 2G disk.img',
+    },
+    { text: 'Share it:', command: 'vmchannel clipboard' },
+    { text: 'Text alone, and only out of the guest:', command: 'vmchannel clipboard --direction to-host --types text' },
+  ],
+  load: async () => (await import('./clipboard.ts')).clipboardCommand,
+}

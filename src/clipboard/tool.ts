@@ -1,0 +1,122 @@
+/**
+ * A clipboard of the host's desktop through the programs that read and own it: x11.ts and wayland.ts say which. Content is
+ * fetched when the guest wants it; the guest's is fetched when it was copied there, since a tool has to have what it owns.
+ *
+ * Who owns the clipboard is known by the tool's process: it ends when another program takes over. So a change while it
+ * runs is its own, and no echo.
+ */
+
+import { spawn, type ChildProcess } from 'node:child_process'
+import { VmchannelError } from '../errors.ts'
+import type { BackendEvents, ClipboardBackend, ClipboardOffer } from './backend.ts'
+import { runTool } from './run-tool.ts'
+import type { MimeType, Selection } from './wire.ts'
+
+type Words = readonly [string, ...string[]]
+
+export interface ClipboardTool {
+  readonly name: string
+  /** In the order in which one is chosen where only one can be owned. */
+  readonly types: readonly MimeType[]
+  readonly env: NodeJS.ProcessEnv
+  /** Types of what is there. */
+  list(selection: Selection): Promise<readonly MimeType[]>
+  read(selection: Selection, type: MimeType): Words
+  /** Reads content from its standard input and stays until another program owns the selection. */
+  own(selection: Selection, type: MimeType): Words
+  /** Calls back at every change of owner, also at those of `own`; what it returns stops it. */
+  watch(
+    selections: readonly Selection[],
+    changed: (selection: Selection) => void,
+    failed: (error: Error) => void,
+  ): Promise<() => void>
+}
+
+interface State {
+  /** The tool that owns the selection for the guest. */
+  owner: ChildProcess | undefined
+  /** Counts changes, so that what is overtaken stops. */
+  change: number
+}
+
+export class ToolClipboard implements ClipboardBackend {
+  readonly name: string
+  readonly types: readonly MimeType[]
+  readonly #tool: ClipboardTool
+  readonly #states: Record<Selection, State> = {
+    clipboard: { owner: undefined, change: 0 },
+    primary: { owner: undefined, change: 0 },
+  }
+  #events: BackendEvents | undefined
+  #limit = 0
+  #stop: (() => void) | undefined
+
+  constructor(tool: ClipboardTool) {
+    this.name = tool.name
+    this.types = tool.types
+    this.#tool = tool
+  }
+
+  async start(selections: readonly Selection[], limit: number, events: BackendEvents): Promise<void> {
+    this.#limit = limit
+    this.#events = events
+    const changed = (selection: Selection): void => {
+      if (!this.#states[selection].owner) void this.#look(selection)
+    }
+    this.#stop = await this.#tool.watch(selections, changed, (error) => this.#events?.failed(error))
+    for (const selection of selections) changed(selection)
+  }
+
+  async offer(selection: Selection, offer: ClipboardOffer | undefined): Promise<void> {
+    const state = this.#states[selection]
+    const change = ++state.change
+    const type = this.types.find((one) => offer?.types.includes(one))
+    if (!offer || type === undefined) return this.#letGo(state)
+    const bytes = await offer.read(type)
+    if (!this.#events || state.change !== change) return
+    const [file, ...args] = this.#tool.own(selection, type)
+    const child = spawn(file, args, { env: this.#tool.env, stdio: ['pipe', 'ignore', 'ignore'] })
+    const before = state.owner
+    state.owner = child
+    child.stdin.on('error', () => {}) // it ended early: its status says so
+    child.stdin.end(bytes)
+    await new Promise<void>((resolve, reject) => {
+      child.once('error', reject)
+      child.once('spawn', resolve)
+    })
+    child.once('close', (status, signal) => {
+      if (state.owner !== child) return
+      state.owner = undefined
+      if (status !== 0 && signal === null)
+        this.#events?.failed(new VmchannelError('ERR_VMCHANNEL_PLATFORM', `${file} ended with status ${status}`))
+      else void this.#look(selection)
+    })
+    // It ends by itself when the new one has taken over; one that does not must not stay.
+    if (before) setTimeout(() => before.kill(), 5000).unref()
+  }
+
+  async close(): Promise<void> {
+    this.#events = undefined
+    this.#stop?.()
+    for (const state of Object.values(this.#states)) this.#letGo(state)
+  }
+
+  #letGo(state: State): void {
+    const { owner } = state
+    state.owner = undefined
+    owner?.kill()
+  }
+
+  /** Another program owns the selection, or none. */
+  async #look(selection: Selection): Promise<void> {
+    const state = this.#states[selection]
+    const change = ++state.change
+    const types = await this.#tool.list(selection).catch(() => [])
+    if (state.change !== change) return
+    const read = (type: MimeType): Promise<Buffer> => {
+      const words = this.#tool.read(selection, type)
+      return runTool(words, { env: this.#tool.env, max: this.#limit })
+    }
+    this.#events?.changed(selection, types.length === 0 ? undefined : { types, read })
+  }
+}
