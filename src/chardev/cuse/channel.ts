@@ -45,6 +45,14 @@ export interface Request {
   readonly bytes: Uint8Array
 }
 
+/** Where devices are made: the kernel, or a test in its place. */
+export interface CuseDoor {
+  /** An fd that gives requests and takes replies. */
+  open(name: string): number
+  /** After the answer to CUSE_INIT was taken; throws VmchannelError where there is no node. */
+  verify(name: string): void
+}
+
 /** Calls come from the event loop, or from inside `serve`. */
 export interface ChannelOwner {
   handle(request: Request): void
@@ -68,11 +76,12 @@ export class CuseChannel {
   #open = true
 
   /** Makes /dev/NAME, which is there when this returns. Throws VmchannelError. */
-  constructor(identity: CuseIdentity, owner: ChannelOwner) {
-    this.#fd = openDevice(identity.name)
+  constructor(identity: CuseIdentity, owner: ChannelOwner, door: CuseDoor = KERNEL) {
+    this.#fd = door.open(identity.name)
     this.#owner = owner
     try {
       this.#initialise(identity)
+      door.verify(identity.name)
     } catch (error) {
       closeFd(this.#fd)
       throw error
@@ -105,18 +114,7 @@ export class CuseChannel {
     this.#begin(uniqueAt(W_UNIQUE), bytes.length)
     addPart(whole.address, bytes.length)
     // The kernel makes the node while it takes this answer.
-    if (!sendReply(this.#fd) || !existsSync(`/sys/class/cuse/${identity.name.replaceAll('/', '!')}`))
-      throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `the kernel does not make /dev/${identity.name}`, {
-        hint: 'A device of that name or number exists already; dmesg says more.',
-      })
-    if (!existsSync(`/dev/${identity.name}`))
-      throw new VmchannelError(
-        'ERR_VMCHANNEL_PLATFORM',
-        `the kernel made the device ${identity.name}, but no node for it`,
-        {
-          hint: 'Mount devtmpfs at /dev: mount -t devtmpfs dev /dev.',
-        },
-      )
+    if (!sendReply(this.#fd)) throw nameTaken(identity.name)
   }
 
   /** Deals with the requests that are there; also called where somebody expects one. True: there was at least one. */
@@ -216,6 +214,22 @@ export class CuseChannel {
 
 export function uniqueAt(at: number): number {
   return words[at]! + words[at + 1]! * 2 ** 32
+}
+
+const KERNEL: CuseDoor = { open: openDevice, verify: verifyNode }
+
+function nameTaken(name: string): VmchannelError {
+  return new VmchannelError('ERR_VMCHANNEL_IN_USE', `the kernel does not make /dev/${name}`, {
+    hint: 'A device of that name or number exists already; dmesg says more.',
+  })
+}
+
+function verifyNode(name: string): void {
+  if (!existsSync(`/sys/class/cuse/${name.replaceAll('/', '!')}`)) throw nameTaken(name)
+  if (!existsSync(`/dev/${name}`))
+    throw new VmchannelError('ERR_VMCHANNEL_PLATFORM', `the kernel made the device ${name}, but no node for it`, {
+      hint: 'Mount devtmpfs at /dev: mount -t devtmpfs dev /dev.',
+    })
 }
 
 function openDevice(name: string): number {

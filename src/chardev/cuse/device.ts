@@ -10,7 +10,7 @@
 import type { Iovec } from '../../mem/iovec.ts'
 import type { Chardev, ChardevEnd } from '../chardev.ts'
 import type { BusyLoop } from './busy-loop.ts'
-import { CuseChannel, uniqueAt, type Request } from './channel.ts'
+import { CuseChannel, uniqueAt, type ChannelOwner, type CuseDoor, type Request } from './channel.ts'
 import * as wire from './wire.ts'
 
 /** Programs that wait at one device: threads, each with at most one request. More are told ENOMEM. */
@@ -21,6 +21,8 @@ export interface CuseOptions extends wire.CuseIdentity {
   share?: boolean
   /** Told of devices that have requests. */
   busy?: BusyLoop
+  /** Tests only: what stands for the kernel. */
+  door?: CuseDoor
 }
 
 interface Waiting {
@@ -65,14 +67,15 @@ export class CuseDevice implements Chardev {
     this.place = `/dev/${options.name}`
     this.label = `cuse:${options.name}`
     this.#busy = options.busy
-    this.#channel = new CuseChannel(options, {
+    const owner: ChannelOwner = {
       handle: (request) => this.#handle(request),
       served: () => {
         this.#busy?.touch(this)
         this.#busy?.run()
       },
       lost: () => this.#lost(),
-    })
+    }
+    this.#channel = new CuseChannel(options, owner, options.door)
   }
 
   get connected(): boolean {
