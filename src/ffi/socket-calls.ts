@@ -36,11 +36,12 @@ export function acceptFd(fd: number, thing = 'listening socket'): number | undef
 
 const SO_SNDBUF = 7
 const SO_DOMAIN = 39
-const WIDE = 1 << 20
+/** Half of what it comes to: Linux doubles it, for its own accounts. */
+const WIDE = 256 << 10
 
 /**
- * Makes the send buffer of a unix socket as large as the system lets us (net.core.wmem_max, which Linux doubles). Such
- * a socket is called writable when three quarters of it are empty: the wider it is, the more the peer still has to read
+ * Widens the send buffer of a unix socket to half a megabyte, where the system allows that (net.core.wmem_max). Such a
+ * socket is called writable when three quarters of it are empty: the wider it is, the more the peer still has to read
  * while we are being woken. TCP finds its size by itself; what is no socket is left alone.
  */
 export function widenSendBuffer(fd: number): void {

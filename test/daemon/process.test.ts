@@ -217,7 +217,7 @@ describe('when things go wrong', () => {
 
   it('out of descriptors: others wait, nothing spins, and it comes back', async () => {
     const temp = new TempDir()
-    const child = spawn('/bin/sh', ['-c', `ulimit -n 48; exec "${process.execPath}" "${MAIN}"`], {
+    const child = spawn('/bin/sh', ['-c', `ulimit -n 80; exec "${process.execPath}" "${MAIN}"`], {
       stdio: ['pipe', 'pipe', 'ignore'],
     })
     const config: DaemonConfig = {
@@ -229,7 +229,7 @@ describe('when things go wrong', () => {
     child.stdin.write(`${JSON.stringify(config)}\n`)
     await once(child.stdout, 'data')
     const path = join(temp.path, 's', 'control.sock')
-    const crowd = Array.from({ length: 60 }, () => connect(path))
+    const crowd = Array.from({ length: 90 }, () => connect(path))
     await Promise.all(crowd.map((socket) => once(socket, 'connect')))
     await new Promise((resolve) => setTimeout(resolve, 1500))
     const stat = (): number => Number(readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(' ')[13])
