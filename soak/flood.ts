@@ -131,7 +131,12 @@ async function hostFlood(rig: SoakRig, program: string | undefined): Promise<() 
 }
 
 /** Runs the scenes one after another; `speeds` off leaves out what depends on the time of day. */
-export async function flood(options: { speeds: boolean; note(text: string): void }): Promise<FloodResult[]> {
+export async function flood(options: {
+  speeds: boolean
+  /** Only scenes with this in their name. */
+  only?: RegExp
+  note(text: string): void
+}): Promise<FloodResult[]> {
   const rig = await SoakRig.start([...names, OTHER])
   const results: FloodResult[] = []
   try {
@@ -142,6 +147,7 @@ export async function flood(options: { speeds: boolean; note(text: string): void
     const alone = options.speeds ? await speed(rig, node) : 0
     const beside = options.speeds ? await besideLoop(rig, node) : 0
     for (const scene of SCENES) {
+      if (options.only && !options.only.test(scene.name)) continue
       options.note(scene.name)
       results.push(
         await play(rig, scene, options.speeds ? { node, alone: scene.busyGuest ? beside : alone } : undefined, node),

@@ -20,7 +20,6 @@ describe.each([
     warned: /^vmchannel: warning: QEMU 7\.2\.\d+ at .* is too old.*own/,
   },
   { title: 'QEMU 11.1, qemu', old: false, words: ',transport=qemu', warned: undefined },
-  { title: 'QEMU 11.1, auto', old: false, words: '', warned: undefined },
 ])('$title', ({ old, words, warned }) => {
   let rig: TransportRig
   beforeAll(async () => {
