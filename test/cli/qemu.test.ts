@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process'
 import {
+  chownSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -275,6 +276,32 @@ describe('real QEMU without a guest', () => {
     expect(await qmp.execute('human-monitor-command', line)).toMatch(refused)
     await qmp.execute('quit').catch(() => {})
     expect(await result).toMatchObject({ status: 0, stderr: '' })
+    await nothingLeft()
+  })
+
+  it('runs as nobody, with no capability: QEMU, the device process, the commands', async ({ skip }) => {
+    if (process.getuid!() !== 0) return skip('run as root to try it as another user')
+    const nobody = 65_534
+    const qemu = (await ensureQemu()).path
+    chownSync(bench.folder, nobody, nobody)
+    const probe = await collect(bench.start(['--version'], { user: nobody }))
+    if (probe.status !== 0) return skip(`nobody may not read this checkout: ${probe.stderr.split('\n')[0]}`)
+    const args = ['-m', '64M', '-S', '-display', 'none', '-nodefaults', '-virtioserial', `unix:${bench.path('a.sock')}`]
+    const env = { HOME: bench.folder }
+    const child = bench.start(['qemu', '--qemu-binary', qemu, ...args], { user: nobody, env })
+    const result = collect(child)
+    const listed = await until('its port is listed', async () => {
+      const { status, stdout } = await collect(bench.start(['port', 'list', '--json'], { user: nobody, env }))
+      return status === 0 && JSON.parse(stdout).length === 1
+    })
+    expect(listed).toBe(true)
+    // The folder of its state is called after the process.
+    const pid = readdirSync(bench.state)[0]!.split('-')[0]!
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+    expect(/^Uid:\s+(\d+)\s+(\d+)/m.exec(status)!.slice(1)).toEqual([`${nobody}`, `${nobody}`])
+    expect(/^CapEff:\s+0+$/m.test(status)).toBe(true)
+    child.kill('SIGTERM')
+    await result
     await nothingLeft()
   })
 

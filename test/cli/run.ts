@@ -22,6 +22,8 @@ export interface RunOptions {
   env?: Record<string, string | undefined>
   program?: string
   cwd?: string
+  /** Whom it runs as; root only. */
+  user?: number
 }
 
 /** A folder with a state directory; close() removes all of it. */
@@ -36,12 +38,17 @@ export class Bench {
 
   /** Starts it; ended by close() if nothing else ends it. */
   start(args: readonly string[], options: RunOptions & { stdio?: StdioOptions } = {}): ChildProcess {
-    const { env, program = MAIN, cwd = this.folder, stdio = 'pipe' } = options
+    const { env, program = MAIN, cwd = this.folder, stdio = 'pipe', user } = options
     const whole: NodeJS.ProcessEnv = { ...process.env, NO_COLOR: '1', VMCHANNEL_STATE_DIR: this.state, ...env }
     for (const name of ['VMCHANNEL_QEMU', 'VMCHANNEL_LOG', 'VMCHANNEL_VM', 'VMCHANNEL_CONTROL'])
       if (env?.[name] === undefined) delete whole[name]
     delete whole['FORCE_COLOR']
-    const child = spawn(process.execPath, [program, ...args], { cwd, env: whole, stdio })
+    const child = spawn(process.execPath, [program, ...args], {
+      cwd,
+      env: whole,
+      stdio,
+      ...(user === undefined ? {} : { uid: user, gid: user }),
+    })
     this.#children.push(child)
     return child
   }
