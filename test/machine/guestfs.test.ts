@@ -169,8 +169,8 @@ describe('inspection', () => {
     BOOT,
   )
 
-  it(
-    'a raw disk with a partition, by the example',
+  it.runIf(FULL)(
+    'a raw disk with a partition, by the example (npm run test:guestfs: another boot of the appliance)',
     async () => {
       const disk = join(lab.folder, 'sample.img')
       await sampleDisk(lab.guestfs, disk)
