@@ -52,7 +52,10 @@ async function udevGuest(): Promise<GuestOptions> {
 
 const START = `export PATH=/bin:/usr/bin
 [ -e /run/udev/control ] || /usr/lib/systemd/systemd-udevd --daemon
+# It has just started: a rules file that comes within its first seconds is seen only if it is told of it.
+i=0; while ! udevadm control --ping && [ $i -lt 20 ]; do i=$((i+1)); sleep 0.5; done
 sh /root/install.sh
+udevadm control --reload
 udevadm trigger --action=add --subsystem-match=virtio-ports
 udevadm settle --timeout=30`
 
