@@ -36,15 +36,12 @@ export class BareQueue {
   rate(chains: number, len: number): number {
     const driver = this.#driver
     const copy = len === this.#source.length
-    const segment = { address: 0, len }
-    const segments = [segment]
     const start = performance.now()
     for (let left = chains; left > 0;) {
       for (let i = Math.min(left, driver.size); i > 0; i--, left--) {
         const buffer = this.#buffers[i - 1]!
         if (copy) buffer.bytes.set(this.#source)
-        segment.address = buffer.address
-        driver.add(segments, [])
+        driver.addOne(buffer.address, len, false)
       }
       driver.publish()
       this.#drain()

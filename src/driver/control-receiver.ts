@@ -46,7 +46,6 @@ export class ControlReceiver {
   readonly #order: ResizeOrder
   readonly #buffers: DmaBuffer[] = []
   readonly #bufferOf: number[] = []
-  readonly #segments = [{ address: 0, len: BUFFER_LEN }]
   readonly #used: Used = { head: 0, len: 0 }
 
   constructor(queue: DriverQueue, actions: ControlActions, order: ResizeOrder, log: Log) {
@@ -135,8 +134,7 @@ export class ControlReceiver {
   }
 
   #post(buffer: number): void {
-    this.#segments[0]!.address = this.#buffers[buffer]!.address
-    const head = this.#queue.add([], this.#segments)
+    const head = this.#queue.addOne(this.#buffers[buffer]!.address, BUFFER_LEN, true)
     if (head !== NO_HEAD) this.#bufferOf[head] = buffer
   }
 }

@@ -32,7 +32,6 @@ export class ControlSender {
   readonly #buffer: DmaBuffer
   readonly #freeSlots: number[] = []
   readonly #slotOf: number[] = []
-  readonly #segments = [{ address: 0, len: CONSOLE_CONTROL_SIZEOF }]
   readonly #used: Used = { head: 0, len: 0 }
   #owesDeviceReady = false
   sent = 0
@@ -119,8 +118,7 @@ export class ControlSender {
     if (slot === undefined) return false
     const offset = slot * CONSOLE_CONTROL_SIZEOF
     this.#buffer.bytes.set(encodeControl(id, event, value), offset)
-    this.#segments[0]!.address = this.#buffer.address + offset
-    const head = this.#queue.add(this.#segments, [])
+    const head = this.#queue.addOne(this.#buffer.address + offset, CONSOLE_CONTROL_SIZEOF, false)
     if (head < 0) {
       this.#freeSlots.push(slot)
       return false

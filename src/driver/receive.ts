@@ -20,11 +20,14 @@ export class Receiver {
   readonly #owner: QueueOwner
   readonly #pool: DmaPool
   readonly #len: number
-  /** Buffers by number, the number by head, and the numbers of those that wait for the chardev with their lengths. */
+  /** By number; and the number by head. */
   readonly #buffers: DmaBuffer[] = []
-  readonly #bufferOf: number[] = []
-  readonly #waiting: { buffer: number; len: number }[] = []
-  readonly #segments = [{ address: 0, len: 0 }]
+  readonly #bufferOf: Uint16Array
+  /** Those that wait for the chardev, oldest first from `#waitingAt` on, and the bytes in them: rings of the queue's size. */
+  readonly #waiting: Uint16Array
+  readonly #waitingLen: Float64Array
+  #waitingAt = 0
+  #waitingCount = 0
   readonly #used: Used = { head: 0, len: 0 }
   /** Bytes of the first waiting buffer that the chardev has. */
   #offset = 0
@@ -36,6 +39,9 @@ export class Receiver {
     this.#pool = pool
     this.#len = len
     this.#owner = owner
+    this.#bufferOf = new Uint16Array(queue.size)
+    this.#waiting = new Uint16Array(queue.size)
+    this.#waitingLen = new Float64Array(queue.size)
   }
 
   /** Sees to it that there are `count` buffers, as many as the queue holds at most. */
@@ -63,7 +69,7 @@ export class Receiver {
   poll(): boolean {
     try {
       // While the chardev is full, what comes is left where it is.
-      if (this.#waiting.length > 0 || !this.queue.hasUsed()) return false
+      if (this.#waitingCount > 0 || !this.queue.hasUsed()) return false
     } catch (error) {
       this.#owner.fault(this.queue, error)
       return true
@@ -81,9 +87,10 @@ export class Receiver {
         queue.disableInterrupts()
         do {
           // All of it first: a chardev with one taker at a time gives him as much as there is.
-          while (this.#waiting.length < IOVEC_MAX && queue.takeUsed(this.#used)) {
-            const { head, len } = this.#used
-            this.#waiting.push({ buffer: this.#bufferOf[head]!, len })
+          while (this.#waitingCount < IOVEC_MAX && queue.takeUsed(this.#used)) {
+            const at = (this.#waitingAt + this.#waitingCount++) & (queue.size - 1)
+            this.#waiting[at] = this.#bufferOf[this.#used.head]!
+            this.#waitingLen[at] = this.#used.len
           }
           full = !this.#deliver()
         } while (!full && queue.hasUsed())
@@ -98,8 +105,7 @@ export class Receiver {
 
   /** Hands over what waits; true when nothing waits any more. */
   #deliver(): boolean {
-    const waiting = this.#waiting
-    if (waiting.length === 0) return true
+    if (this.#waitingCount === 0) return true
     let taken = Infinity
     if (this.#open && this.chardev) {
       const total = this.#lend(this.#owner.list)
@@ -108,9 +114,8 @@ export class Receiver {
       else this.counters.receivedBytes += taken
     }
     const dropping = taken === Infinity
-    let done = 0
-    for (const { buffer, len } of waiting) {
-      const left = len - this.#offset
+    while (this.#waitingCount > 0) {
+      const left = this.#waitingLen[this.#waitingAt]! - this.#offset
       if (taken < left) {
         this.#offset += taken
         break
@@ -118,29 +123,29 @@ export class Receiver {
       taken -= left
       if (dropping) this.counters.receivedDropped += left
       this.#offset = 0
-      this.#post(buffer)
-      done++
+      this.#post(this.#waiting[this.#waitingAt]!)
+      this.#waitingAt = (this.#waitingAt + 1) & (this.queue.size - 1)
+      this.#waitingCount--
     }
-    waiting.splice(0, done)
-    return waiting.length === 0
+    return this.#waitingCount === 0
   }
 
   /** The bytes that wait, as a list; returns how many. */
   #lend(list: Iovec): number {
     list.clear()
     let skip = this.#offset
-    for (const { buffer, len } of this.#waiting) {
-      if (len > skip) this.#pool.memory.append(list, this.#buffers[buffer]!.address + skip, len - skip, true)
+    for (let i = 0; i < this.#waitingCount; i++) {
+      const at = (this.#waitingAt + i) & (this.queue.size - 1)
+      const len = this.#waitingLen[at]!
+      if (len > skip)
+        this.#pool.memory.append(list, this.#buffers[this.#waiting[at]!]!.address + skip, len - skip, true)
       skip = 0
     }
     return list.total
   }
 
   #post(buffer: number): void {
-    const segment = this.#segments[0]!
-    segment.address = this.#buffers[buffer]!.address
-    segment.len = this.#len
-    const head = this.queue.add([], this.#segments)
+    const head = this.queue.addOne(this.#buffers[buffer]!.address, this.#len, true)
     // A broken queue takes nothing; the buffer is given back with the others.
     if (head !== NO_HEAD) this.#bufferOf[head] = buffer
   }

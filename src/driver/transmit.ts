@@ -13,6 +13,7 @@ import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
 
 /** Bytes a port may move before others have their turn. */
 const TURN_LEN = 4 << 20
+const NONE = -1
 /** Buffers of one chain. */
 export const TRANSMIT_CHAIN_MAX = 8
 
@@ -25,11 +26,18 @@ export class Transmitter {
   readonly #len: number
   readonly #count: number
   readonly #buffers: DmaBuffer[] = []
-  readonly #free: number[] = []
-  /** Buffers of the chain in flight at each head. */
-  readonly #buffersOf: number[][] = []
+  /** Where they are; kept apart, for it is asked for every chain. */
+  readonly #addresses: Float64Array
+  /** Numbers of free buffers, the next to be filled last. */
+  readonly #free: Uint16Array
+  #freeCount = 0
+  /** First buffer of the chain in flight at each head, and the one after each buffer: NONE after the last. */
+  readonly #firstOf: Int16Array
+  readonly #nextOf: Int16Array
   readonly #segments: Segment[] = []
   readonly #used: Used = { head: 0, len: 0 }
+  /** Buffers to lend for one read: follows what was of use of late. */
+  #want = TRANSMIT_CHAIN_MAX
   #open = false
   #deferred = false
   /** All buffers are with the device, and it has been asked to say when one is back. */
@@ -47,13 +55,17 @@ export class Transmitter {
     this.#pool = pool
     this.#len = len
     this.#count = Math.min(count, queue.size)
+    this.#addresses = new Float64Array(this.#count)
+    this.#free = new Uint16Array(this.#count)
+    this.#firstOf = new Int16Array(queue.size)
+    this.#nextOf = new Int16Array(this.#count)
     this.#owner = owner
   }
 
   /** Gives the memory back; the device has been reset. */
   release(): void {
     for (const buffer of this.#buffers) this.#pool.free(buffer)
-    this.#buffers.length = this.#free.length = 0
+    this.#buffers.length = this.#freeCount = 0
   }
 
   /** Whether the host listens. */
@@ -121,38 +133,59 @@ export class Transmitter {
   }
 
   #haveBuffer(): boolean {
-    if (this.#free.length > 0 && this.queue.free > 0) return true
-    if (this.#buffers.length >= this.#count || this.queue.free === 0) return false
-    this.#free.push(this.#buffers.push(this.#pool.allocate(this.#len)) - 1)
+    if (this.queue.free === 0) return false
+    if (this.#freeCount > 0) return true
+    if (this.#buffers.length >= this.#count) return false
+    const buffer = this.#pool.allocate(this.#len)
+    const number = this.#buffers.push(buffer) - 1
+    this.#addresses[number] = buffer.address
+    this.#free[this.#freeCount++] = number
     return true
   }
 
-  /** The free buffers, as many as may be one chain; `#send` takes them in the same order. */
+  /** Free buffers, as many as may be one chain; `#send` takes them in the same order. */
   #lend(): Iovec {
     const { list } = this.#owner
+    const { memory } = this.#pool
     list.clear()
-    const most = Math.min(this.#free.length, this.queue.free, TRANSMIT_CHAIN_MAX)
-    for (let i = 0; i < most; i++)
-      this.#pool.memory.append(list, this.#buffers[this.#free.at(-1 - i)!]!.address, this.#len, true)
+    const most = Math.min(this.#want, this.#freeCount, this.queue.free)
+    for (let i = 1; i <= most; i++)
+      memory.append(list, this.#addresses[this.#free[this.#freeCount - i]!]!, this.#len, true)
     return list
   }
 
   #send(bytes: number): void {
-    const buffers: number[] = []
-    this.#segments.length = 0
-    for (let left = bytes; left > 0; left -= this.#len) {
-      const buffer = this.#free.pop()!
-      buffers.push(buffer)
-      this.#segments.push({ address: this.#buffers[buffer]!.address, len: Math.min(left, this.#len) })
-    }
-    const head = this.queue.add(this.#segments, [])
+    const first = this.#free[--this.#freeCount]!
+    const address = this.#addresses[first]!
+    this.#nextOf[first] = NONE
+    const head = bytes <= this.#len ? this.queue.addOne(address, bytes, false) : this.#addMany(address, first, bytes)
     if (head === NO_HEAD) throw new RangeError('the transmitq is smaller than its buffers')
-    this.#buffersOf[head] = buffers
+    this.#firstOf[head] = first
     this.counters.sentBytes += bytes
+    // What is lent has to be listed: for small writes no more than one.
+    if (bytes > this.#want * (this.#len >> 1)) this.#want = Math.min(TRANSMIT_CHAIN_MAX, this.#want * 2)
+    else if (bytes <= this.#want * (this.#len >> 2)) this.#want = Math.max(1, this.#want >> 1)
+  }
+
+  #addMany(address: number, first: number, bytes: number): number {
+    const segments = this.#segments
+    segments.length = 0
+    segments.push({ address, len: this.#len })
+    let last = first
+    for (let left = bytes - this.#len; left > 0; left -= this.#len) {
+      const buffer = this.#free[--this.#freeCount]!
+      segments.push({ address: this.#addresses[buffer]!, len: Math.min(left, this.#len) })
+      this.#nextOf[last] = buffer
+      this.#nextOf[buffer] = NONE
+      last = buffer
+    }
+    return this.queue.add(segments, NO_SEGMENTS)
   }
 
   #reclaim(): void {
-    while (this.queue.takeUsed(this.#used)) this.#free.push(...this.#buffersOf[this.#used.head]!)
+    while (this.queue.takeUsed(this.#used))
+      for (let buffer = this.#firstOf[this.#used.head]!; buffer !== NONE; buffer = this.#nextOf[buffer]!)
+        this.#free[this.#freeCount++] = buffer
   }
 
   #publish(): void {
@@ -169,3 +202,5 @@ export class Transmitter {
     })
   }
 }
+
+const NO_SEGMENTS: readonly Segment[] = []

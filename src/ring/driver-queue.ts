@@ -76,6 +76,8 @@ export class DriverQueue {
   #idx = 0
   #publishedIdx = 0
   #usedIdx = 0
+  /** Used entries up to here are there: the device's index, as it was last read. */
+  #seenIdx = 0
   #inFlight = 0
   #broken = false
   /** Used entries that were passed over. */
@@ -127,9 +129,22 @@ export class DriverQueue {
     for (const { len } of writable) total += len
     if (indirect) this.#addIndirect(head, readable, writable)
     else this.#addDirect(head, readable, writable)
-    this.#free -= needed
-    this.#count[head] = needed
-    this.#writable[head] = total
+    return this.#stage(head, needed, total)
+  }
+
+  /** The same for a chain of one segment, which most are. */
+  addOne(address: number, len: number, writable: boolean): number {
+    if (this.#free === 0 || this.#broken) return NO_HEAD
+    const head = this.#firstFree
+    this.#firstFree = this.#next[head]!
+    put(this.#ring.desc, head, address, len, writable ? VIRTQ_DESC_F_WRITE : 0, 0)
+    return this.#stage(head, 1, writable ? len : 0)
+  }
+
+  #stage(head: number, descriptors: number, writable: number): number {
+    this.#free -= descriptors
+    this.#count[head] = descriptors
+    this.#writable[head] = writable
     this.#ring.setAvailRing(this.#idx, head)
     this.#idx = (this.#idx + 1) & 0xffff
     this.#inFlight++
@@ -144,26 +159,27 @@ export class DriverQueue {
       const next = this.#next[at]!
       const more = i + 1 < count
       const flags = (write ? VIRTQ_DESC_F_WRITE : 0) | (more ? VIRTQ_DESC_F_NEXT : 0)
-      put(this.#ring.desc, at, write ? writable[i - readable.length]! : readable[i]!, flags, more ? next : 0)
+      const { address, len } = write ? writable[i - readable.length]! : readable[i]!
+      put(this.#ring.desc, at, address, len, flags, more ? next : 0)
       at = next
     }
     this.#firstFree = at
   }
 
   #addIndirect(head: number, readable: readonly Segment[], writable: readonly Segment[]): void {
-    const { address, entries } = this.#indirect!
-    const first = head * entries
+    const area = this.#indirect!
+    const first = head * area.entries
     const count = readable.length + writable.length
     for (let i = 0; i < count; i++) {
       const write = i >= readable.length
       const more = i + 1 < count
       const flags = (write ? VIRTQ_DESC_F_WRITE : 0) | (more ? VIRTQ_DESC_F_NEXT : 0)
-      const segment = write ? writable[i - readable.length]! : readable[i]!
-      put(this.#tables!, first + i, segment, flags, more ? i + 1 : 0)
+      const { address, len } = write ? writable[i - readable.length]! : readable[i]!
+      put(this.#tables!, first + i, address, len, flags, more ? i + 1 : 0)
     }
-    const table = { address: address + first * VIRTQ_DESC_SIZE, len: count * VIRTQ_DESC_SIZE }
+    const table = area.address + first * VIRTQ_DESC_SIZE
     this.#firstFree = this.#next[head]!
-    put(this.#ring.desc, head, table, VIRTQ_DESC_F_INDIRECT, 0)
+    put(this.#ring.desc, head, table, count * VIRTQ_DESC_SIZE, VIRTQ_DESC_F_INDIRECT, 0)
   }
 
   /** Makes all staged chains available; true when the device wants to be notified of them (§2.7.10). */
@@ -182,7 +198,7 @@ export class DriverQueue {
 
   /** Takes the next used chain; false when there is none. PeerFault when the entry cannot be right. */
   takeUsed(used: Used): boolean {
-    while (this.#used() > 0) {
+    while (this.#usedIdx !== this.#seenIdx || this.#look() > 0) {
       const id = this.#ring.usedId(this.#usedIdx)
       const len = this.#ring.usedLen(this.#usedIdx)
       const count = id < this.size ? this.#count[id]! : 0
@@ -208,7 +224,7 @@ export class DriverQueue {
 
   /** Whether the device has given something back that was not taken yet. */
   hasUsed(): boolean {
-    return this.#used() > 0
+    return this.#look() > 0
   }
 
   /** Asks for no interrupts: we look anyway. With EVENT_IDX a used_event that was passed does that. */
@@ -224,16 +240,19 @@ export class DriverQueue {
     if (this.#broken) return false
     if (this.#eventIdx) this.#ring.setUsedEvent((this.#usedIdx + ahead) & 0xffff)
     else this.#ring.setAvailFlags(0)
-    return this.#used() > (this.#eventIdx ? ahead : 0)
+    return this.#look() > (this.#eventIdx ? ahead : 0)
   }
 
-  #used(): number {
+  /** Reads the device's index; returns how many entries there are to take. */
+  #look(): number {
     if (this.#broken) return 0
-    const used = (this.#ring.usedIdx() - this.#usedIdx) & 0xffff
+    const seen = this.#ring.usedIdx()
+    const used = (seen - this.#usedIdx) & 0xffff
     // What was not published cannot have been used; a tolerant queue allows for doubles, but not for a second round.
     const staged = (this.#idx - this.#publishedIdx) & 0xffff
     const most = this.#tolerant ? this.size : this.#inFlight - staged
     if (used > most) throw this.#fault(`used index is ${used} ahead with ${most} chains in flight (§2.7.8)`)
+    this.#seenIdx = seen
     return used
   }
 
@@ -250,14 +269,16 @@ export class DriverQueue {
 
   #fault(message: string): PeerFault {
     this.#broken = true
+    this.#seenIdx = this.#usedIdx
     return new PeerFault(`queue ${this.index}: ${message}`)
   }
 }
 
-function put(table: Uint32Array, index: number, { address, len }: Segment, flags: number, next: number): void {
+/** Numbers go into the table modulo 2^32, without their fraction: so an address needs no arithmetic to be halved. */
+function put(table: Uint32Array, index: number, address: number, len: number, flags: number, next: number): void {
   const at = index * 4
-  table[at] = address % 2 ** 32
-  table[at + 1] = Math.floor(address / 2 ** 32)
+  table[at] = address
+  table[at + 1] = address / 2 ** 32
   table[at + 2] = len
   table[at + 3] = flags | (next << 16)
 }

@@ -18,6 +18,7 @@ describe('the two ends', () => {
         arbitrary: fc.record({
           op: fc.constant('add' as const),
           lens: fc.array(fc.nat(40), { minLength: 1, maxLength: 6 }),
+          one: fc.boolean(),
         }),
       },
       { weight: 2, arbitrary: fc.record({ op: fc.constant('publish' as const) }) },
@@ -57,7 +58,11 @@ describe('the two ends', () => {
               const list: Segment[] = s.lens.map((len) => ({ address: DATA + (next += 64), len }))
               const needed = indirect && list.length > 1 && list.length <= 4 ? 1 : list.length
               const free = driver.free
-              const head = direction === 'readable' ? driver.add(list, []) : driver.add([], list)
+              const writable = direction === 'writable'
+              const one = s.one && list.length === 1
+              const head = one
+                ? driver.addOne(list[0]!.address, list[0]!.len, writable)
+                : driver.add(writable ? [] : list, writable ? list : [])
               expect(head === NO_HEAD).toBe(needed > free)
               if (head === NO_HEAD) continue
               expect(driver.free).toBe(free - needed)
