@@ -6,9 +6,10 @@ import { NATIVE } from './native.ts'
 import { RING } from './ring.ts'
 import { SCALE_PORTS } from './scale-ports.ts'
 import { SCALE_VMS } from './scale-vms.ts'
+import { USERNET_LINK } from './usernet-link.ts'
 import { USERNET } from './usernet.ts'
 
-export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END, USERNET, GUEST, SCALE_PORTS, SCALE_VMS]
+export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END, USERNET, USERNET_LINK, GUEST, SCALE_PORTS, SCALE_VMS]
 
 export const ALL_IDS: readonly string[] = SUITES.flatMap(({ cases }) => cases.flatMap(({ ids }) => ids))
 

@@ -6,7 +6,7 @@ import { dirname } from 'node:path'
 import { checkPrivateDir, listDirs, stateRoot } from '../daemon/state-dir.ts'
 import { describeError, VmchannelError } from '../errors.ts'
 import { findQemu } from '../qemu/find.ts'
-import { probeQemu } from '../qemu/probe.ts'
+import { askFallbacks, askQemu } from '../qemu/probe.ts'
 import { MDEV_CONF_PATH, RULES_PATH } from '../udev/rules.ts'
 import { HELPER_PATH } from '../udev/helper.ts'
 
@@ -83,11 +83,22 @@ async function sharedMemory(): Promise<Finding> {
   return { status: 'fail', found: 'an eventfd does not count', advice: 'Is this a kernel with a sandbox around it?' }
 }
 
+/** Without vfio-user-pci there are the fallbacks: less, but the same commands and the same names in the guest. */
 function qemu(options: Readonly<Record<string, unknown>>): Finding {
   try {
     const path = findQemu(process.env, options['qemuBinary'] as string | undefined, process.argv[1])
-    const { version } = probeQemu(path, undefined)
-    return { status: 'ok', found: `QEMU ${version} with vfio-user-pci: ${path}` }
+    const { version, obstacle } = askQemu(path, undefined)
+    if (!obstacle) return { status: 'ok', found: `QEMU ${version} with vfio-user-pci: ${path}` }
+    const { ownDevice, userNetwork } = askFallbacks(path)
+    const ways = [
+      ...(ownDevice ? ["QEMU's own device (which transport=auto takes)"] : []),
+      ...(userNetwork ? ['user networking (transport=usernet)'] : []),
+    ]
+    if (ways.length === 0) return { status: 'fail', found: obstacle.message, advice: obstacle.hint! }
+    const advice =
+      `Ports of -virtioserial are carried by ${ways.join(' or ')}; see "vmchannel help transports". ` +
+      `"serve", "inspect" and the library need our device: ${obstacle.hint}.`
+    return { status: 'warn', found: obstacle.message, advice }
   } catch (error) {
     if (!(error instanceof VmchannelError)) throw error
     return { status: 'fail', found: error.message, ...(error.hint === undefined ? {} : { advice: error.hint }) }

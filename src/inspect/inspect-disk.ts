@@ -10,6 +10,7 @@ import { findQemu } from '../qemu/find.ts'
 import { probeCacheFile, probeQemu } from '../qemu/probe.ts'
 import { findAppliance } from './appliance.ts'
 import { ApplianceMachine } from './appliance-machine.ts'
+import { BlockDevices } from './block-devices.ts'
 import { DaemonClient, DaemonError } from './daemon-client.ts'
 import { damaged, encrypted, lookAtDisk, type DiskFormat } from './disk-file.ts'
 import { Procedures } from './procedures.ts'
@@ -32,9 +33,9 @@ export async function inspectDisk(disk: string, options: InspectOptions = {}): P
   const { signal, onStep: step = () => {} } = options
   if (signal?.aborted) throw aborted(`inspecting ${disk}`, signal)
   const { format, device } = lookAtDisk(disk, options.format)
-  const appliance = await findAppliance(process.env, step, signal)
   const qemu = findQemu(process.env, options.qemu)
   probeQemu(qemu, probeCacheFile(process.env))
+  const appliance = await findAppliance(process.env, step, signal)
   let fail: (error: Error) => void = () => {}
   const failed = new Promise<never>((_, reject) => (fail = reject))
   failed.catch(() => {}) // it may fail before anybody looks
@@ -69,9 +70,10 @@ async function look(
   const warnings: string[] = []
   step('looking for operating systems')
   const warn = (text: string): void => void warnings.push(text)
-  const systems = await listSystems(daemon, { applications, warn, step })
+  const devices = new BlockDevices(daemon)
+  const systems = await listSystems(daemon, devices, { applications, warn, step })
   step('looking at the other file systems')
-  const filesystems = await listFileSystems(daemon, systems)
+  const filesystems = await listFileSystems(daemon, devices, systems)
   if (systems.length === 0) await explainNothing(disk, filesystems, daemon)
   for (const { device, type } of filesystems) {
     if (isEncrypted(type)) warnings.push(`${device} is encrypted: what is on it cannot be seen`)

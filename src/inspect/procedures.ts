@@ -4,8 +4,9 @@ import { DaemonError, type DaemonClient } from './daemon-client.ts'
 import type { Application } from './report.ts'
 import { XdrWriter, type XdrReader } from './xdr.ts'
 
-/** Disks, partitions, logical volumes, RAID, device mapper: cheap lists, without a look at what is on them. */
-const LISTS = [7, 8, 11, 300, 287] as const
+/** Disks, partitions, RAID, device mapper: lists that the daemon has at once. Volumes it asks a program for. */
+const LISTS = [7, 8, 300, 287] as const
+const LVS = 11
 const MOUNT_RO = 73
 const DOWNLOAD = 67
 const UMOUNT_ALL = 47
@@ -13,6 +14,7 @@ const VFS_TYPE = 198
 const VFS_LABEL = 253
 const VFS_UUID = 254
 const LVM_CANONICAL_LV_NAME = 277
+const BLKID = 303
 const LS0 = 347
 const LIST_FILESYSTEMS = 476
 const INSPECT_OS = 480
@@ -56,7 +58,7 @@ export class Procedures {
     return this.#client.call(LIST_FILESYSTEMS, undefined, (result) => result.table())
   }
 
-  /** Every block device that there is, also such that only hold others. */
+  /** Every block device that there is but logical volumes, also such that only hold others. */
   async blockDevices(): Promise<string[]> {
     const found: string[] = []
     for (const proc of LISTS) {
@@ -68,6 +70,15 @@ export class Procedures {
       )
     }
     return found
+  }
+
+  volumes(): Promise<string[]> {
+    return this.#client.call(LVS, undefined, (result) => result.strings())
+  }
+
+  /** TYPE, LABEL, UUID and more of a device; refused where there is nothing to say. */
+  async blkid(device: string): Promise<Map<string, string>> {
+    return new Map(await this.#table(BLKID, device))
   }
 
   /** Looks for operating systems; gives their root file systems. What follows is about what it found. */

@@ -3,6 +3,7 @@
  * mount is read-only and in the appliance. Called by inspect-disk.ts.
  */
 
+import { known, PARTS_MAX, type BlockDevices } from './block-devices.ts'
 import { DaemonError } from './daemon-client.ts'
 import { osinfoName } from './osinfo.ts'
 import { apkApplications, dpkgApplications, pacmanApplications, sorted } from './packages.ts'
@@ -14,8 +15,6 @@ const DPKG_STATUS_MAX = 50_000_000
 const APK_INSTALLED_MAX = 50_000_000
 const PACMAN_DESC_MAX = 8192
 const NAMES_MAX = 8_000_000
-/** A disk of a stranger may have any number of anything. */
-const PARTS_MAX = 1000
 
 export interface SystemsOptions {
   /** Whether to list what is installed. */
@@ -26,10 +25,14 @@ export interface SystemsOptions {
   step: (text: string) => void
 }
 
-export async function listSystems(daemon: Procedures, options: SystemsOptions): Promise<OperatingSystem[]> {
+export async function listSystems(
+  daemon: Procedures,
+  devices: BlockDevices,
+  options: SystemsOptions,
+): Promise<OperatingSystem[]> {
   const systems: OperatingSystem[] = []
   for (const root of (await daemon.inspectOs()).slice(0, PARTS_MAX)) {
-    systems.push(await readSystem(daemon, root, options))
+    systems.push(await readSystem(daemon, devices, root, options))
   }
   return systems
 }
@@ -39,39 +42,31 @@ export async function listSystems(daemon: Procedures, options: SystemsOptions): 
  * daemon for all of it again takes seconds, so that only the rest is looked at. Where there is no system the daemon's
  * own list says more: parts of volumes.
  */
-export async function listFileSystems(daemon: Procedures, systems: readonly OperatingSystem[]): Promise<FileSystem[]> {
+export async function listFileSystems(
+  daemon: Procedures,
+  devices: BlockDevices,
+  systems: readonly OperatingSystem[],
+): Promise<FileSystem[]> {
   const found = new Map(systems.flatMap(({ filesystems }) => filesystems.map((one) => [one.device, one] as const)))
-  const all = new Set((await daemon.blockDevices()).slice(0, PARTS_MAX))
-  // A device that only a system's own table names is not on the disk.
-  for (const [device, { type }] of found) if (type === null && !all.has(device)) found.delete(device)
   if (systems.length === 0) {
     for (const [device, type] of (await daemon.listFilesystems()).slice(0, PARTS_MAX)) {
-      const filesystem = await describe(daemon, device, type)
+      const filesystem = await devices.describe(device, type)
       found.set(filesystem.device, filesystem)
     }
   }
   // The daemon's list leaves out what is encrypted.
-  for (const device of [...all].filter((one) => !holdsOthers(one, all))) {
-    const name = await canonical(daemon, device)
-    if (found.has(name)) continue
-    const filesystem = await describe(daemon, device)
-    const extended = filesystem.type === null && /[a-z][1-4]$/.test(device) && all.has(`${device.slice(0, -1)}5`)
-    if (!MEMBERS.has(filesystem.type ?? '') && !extended) found.set(name, filesystem)
-  }
-  return [...found.values()].toSorted((a, b) => (a.device < b.device ? -1 : 1))
+  const others = await devices.others(new Set(found.keys()))
+  // A device that only a system's own table names is not on the disk.
+  for (const [device, { type }] of found) if (type === null && !others.names.has(device)) found.delete(device)
+  return [...found.values(), ...others.found.values()].toSorted((a, b) => (a.device < b.device ? -1 : 1))
 }
 
-/** Parts of something else, which is in the list itself. */
-const MEMBERS: ReadonlySet<string> = new Set(['LVM2_member', 'linux_raid_member', 'mpath_member'])
-
-/** A disk with partitions. */
-function holdsOthers(device: string, all: ReadonlySet<string>): boolean {
-  // /dev/sda1, but /dev/md0p1.
-  const partition = /\d$/.test(device) ? /^p\d+$/ : /^\d+$/
-  return [...all].some((other) => other.startsWith(device) && partition.test(other.slice(device.length)))
-}
-
-async function readSystem(daemon: Procedures, root: string, options: SystemsOptions): Promise<OperatingSystem> {
+async function readSystem(
+  daemon: Procedures,
+  devices: BlockDevices,
+  root: string,
+  options: SystemsOptions,
+): Promise<OperatingSystem> {
   const text = async (what: Parameters<Procedures['systemText']>[1]): Promise<string | null> =>
     known(await orElse(daemon.systemText(root, what), ''))
   const windows = async (what: Parameters<Procedures['windowsText']>[1]): Promise<string | null> =>
@@ -79,9 +74,9 @@ async function readSystem(daemon: Procedures, root: string, options: SystemsOpti
   const type = await text('type')
   const mountpoints = await daemon.mountpoints(root)
   const drives = await daemon.driveMappings(root)
-  const devices = (await daemon.systemFilesystems(root)).slice(0, PARTS_MAX)
+  const names = (await daemon.systemFilesystems(root)).slice(0, PARTS_MAX)
   const system: OperatingSystem = {
-    root: await canonical(daemon, root),
+    root: await devices.canonical(root),
     type,
     arch: await text('arch'),
     distro: await text('distro'),
@@ -101,14 +96,14 @@ async function readSystem(daemon: Procedures, root: string, options: SystemsOpti
     applications: null,
   }
   system.osinfo = osinfoName(system)
-  for (const [path, device] of mountpoints) system.mountpoints.push({ path, device: await canonical(daemon, device) })
+  for (const [path, device] of mountpoints) system.mountpoints.push({ path, device: await devices.canonical(device) })
   system.mountpoints.sort((a, b) => a.path.length - b.path.length || (a.path < b.path ? -1 : 1))
-  for (const device of devices) {
-    system.filesystems.push(await describe(daemon, device))
+  for (const device of names) {
+    system.filesystems.push(await devices.describe(device))
   }
   system.filesystems.sort((a, b) => (a.device < b.device ? -1 : 1))
   for (const [drive, device] of drives) {
-    system.driveMappings.push({ drive, device: await canonical(daemon, device) })
+    system.driveMappings.push({ drive, device: await devices.canonical(device) })
   }
   if (options.applications) {
     options.step(`reading what is installed on ${system.productName ?? system.root}`)
@@ -184,24 +179,4 @@ async function listPacman(daemon: Procedures): Promise<Application[]> {
     if (file) files.push(file.toString())
   }
   return pacmanApplications(files)
-}
-
-async function describe(daemon: Procedures, device: string, type?: string): Promise<FileSystem> {
-  const text = async (answer: Promise<string>): Promise<string | null> => (await orElse(answer, '')) || null
-  return {
-    device: await canonical(daemon, device),
-    type: known(type ?? (await orElse(daemon.filesystemType(device), ''))),
-    label: await text(daemon.label(device)),
-    uuid: await text(daemon.uuid(device)),
-  }
-}
-
-/** Logical volumes have several names; people know them as /dev/VG/LV. */
-async function canonical(daemon: Procedures, device: string): Promise<string> {
-  if (!/^\/dev\/(mapper\/|dm-)/.test(device)) return device
-  return orElse(daemon.canonicalVolume(device), device)
-}
-
-function known(text: string): string | null {
-  return text === '' || text === 'unknown' ? null : text
 }

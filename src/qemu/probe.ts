@@ -50,6 +50,16 @@ export function askQemu(path: string, file: string | undefined, env: Env = proce
   return { version, obstacle }
 }
 
+/** What carries ports in a QEMU that cannot have our device; see transport.ts. */
+export function askFallbacks(path: string, env: Env = process.env): { ownDevice: boolean; userNetwork: boolean } {
+  const device = ask(path, ['-machine', 'none', '-device', 'virtserialport,help'], env)
+  const network = ask(path, ['-machine', 'none', '-netdev', 'help'], env)
+  return {
+    ownDevice: device.status === 0 && device.text.includes('chardev='),
+    userNetwork: network.status === 0 && /^user$/m.test(network.text),
+  }
+}
+
 /** The file for answers: under XDG_CACHE_HOME or ~/.cache; none where there is no home. */
 export function probeCacheFile(env: Env): string | undefined {
   const home = env['HOME'] || homedir()

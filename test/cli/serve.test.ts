@@ -230,6 +230,16 @@ describe('doctor', () => {
     expect(text.stdout).toContain('VMs can run here')
   })
 
+  it('with a QEMU that has no vfio-user-pci: what carries ports then, and what does not go', async () => {
+    const { path } = await ensureOldQemu()
+    const { status, stdout } = await bench.run(['doctor', '--qemu-binary', path])
+    const text = stdout.replaceAll(/\s+/g, ' ')
+    expect(text).toMatch(/ warn QEMU QEMU 7\.2\.\d+ at \S+ is too old/)
+    expect(text).toContain(`carried by QEMU's own device (which transport=auto takes) or user networking`)
+    expect(text).toMatch(/"inspect" and the library need our device: install QEMU 10\.1 or later.* VMs can run here/)
+    expect(status).toBe(0)
+  })
+
   it('says what is wrong, and what to do', async () => {
     mkdirSync(bench.state, { mode: 0o777 })
     execFileSync('chmod', ['777', bench.state])

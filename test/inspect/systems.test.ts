@@ -1,5 +1,6 @@
 /** Which devices end up in the list of file systems, by a daemon that plays disks. */
 import { expect, it } from 'vitest'
+import { BlockDevices } from '../../src/inspect/block-devices.ts'
 import { DaemonClient } from '../../src/inspect/daemon-client.ts'
 import { Procedures } from '../../src/inspect/procedures.ts'
 import { listFileSystems, listSystems } from '../../src/inspect/systems.ts'
@@ -13,8 +14,14 @@ const TYPES: Record<string, string> = {
 }
 const STATUS = 'Package: bash\nStatus: install ok installed\nVersion: 5.2-1\n\n'
 
-/** A Debian on /dev/mapper/vg-root, with a /boot, and a /gone that is not there. */
-function daemon(system: boolean): { fake: FakeDaemon; procedures: Procedures } {
+interface Played {
+  fake: FakeDaemon
+  procedures: Procedures
+  devices: BlockDevices
+}
+
+/** A Debian on /dev/mapper/vg-root, with a /boot, and a /gone that is not there. `tags`: what blkid says, where it does. */
+function daemon(system: boolean, tags: Record<string, string[]> = {}): Played {
   const strings: Record<number, string[]> = {
     7: ['/dev/sda', '/dev/sdb'],
     8: ['/dev/sda1', '/dev/sda2', '/dev/sda5', '/dev/sda6'],
@@ -32,6 +39,7 @@ function daemon(system: boolean): { fake: FakeDaemon; procedures: Procedures } {
     const { proc, args } = call
     const argument = args.length > 0 ? new XdrReader(args).string() : ''
     if (proc === 277) return reply(call, text(argument.replace('mapper/vg-', 'vg/')))
+    if (proc === 303 && tags[argument]) return reply(call, texts(tags[argument]))
     if (proc === 198) return reply(call, text(TYPES[argument] ?? ''))
     if (proc === 253 || proc === 254) return refusal(call, '', 'none')
     if (proc === 73 && argument === '/dev/sdz1') return refusal(call, 'ENOENT', 'no such device')
@@ -42,14 +50,15 @@ function daemon(system: boolean): { fake: FakeDaemon; procedures: Procedures } {
     if (facts[proc] !== undefined) return reply(call, text(facts[proc]))
     return refusal(call, 'EINVAL', `procedure ${proc}`)
   })
-  return { fake, procedures: new Procedures(new DaemonClient(fake.stream)) }
+  const procedures = new Procedures(new DaemonClient(fake.stream))
+  return { fake, procedures, devices: new BlockDevices(procedures) }
 }
 
 it('a system: what it uses, then the rest of the disk; volumes by the names that people use', async () => {
-  const { fake, procedures } = daemon(true)
+  const { fake, procedures, devices } = daemon(true)
   const warnings: string[] = []
   const options = { applications: true, warn: (line: string) => void warnings.push(line), step: () => {} }
-  const systems = await listSystems(procedures, options)
+  const systems = await listSystems(procedures, devices, options)
   expect(systems).toMatchObject([
     {
       ...{
@@ -72,18 +81,56 @@ it('a system: what it uses, then the rest of the disk; volumes by the names that
   const mounts = fake.calls.filter(({ proc }) => proc === 73).map(({ args }) => new XdrReader(args).string())
   expect(mounts).toEqual(['/dev/mapper/vg-root', '/dev/sdz1', '/dev/sda1'])
   // Not: the disk with partitions, the extended partition, parts of a volume or a RAID, what is not there.
-  expect((await listFileSystems(procedures, systems)).map(({ device, type }) => `${device} ${type}`)).toEqual([
+  expect((await listFileSystems(procedures, devices, systems)).map(({ device, type }) => `${device} ${type}`)).toEqual([
     ...['/dev/md12 ext4', '/dev/sda1 ext4', '/dev/sda5 crypto_LUKS', '/dev/sdb xfs', '/dev/vg/data btrfs'],
     '/dev/vg/root ext4',
   ])
 })
 
 it('no system: what the daemon lists, and what it leaves out, as it does encrypted partitions', async () => {
-  const { procedures } = daemon(false)
-  const systems = await listSystems(procedures, { applications: true, warn: () => {}, step: () => {} })
+  const { procedures, devices } = daemon(false)
+  const systems = await listSystems(procedures, devices, { applications: true, warn: () => {}, step: () => {} })
   expect(systems).toEqual([])
-  expect((await listFileSystems(procedures, systems)).map(({ device, type }) => `${device} ${type}`)).toEqual([
+  expect((await listFileSystems(procedures, devices, systems)).map(({ device, type }) => `${device} ${type}`)).toEqual([
     ...['/dev/md12 ext4', '/dev/sda1 ext4', '/dev/sda5 crypto_LUKS', '/dev/sdb xfs', '/dev/vg/data btrfs'],
     ...['/dev/vg/root ext4', 'btrfsvol:/dev/sda1/home btrfs'],
   ])
+})
+
+const NO_STEP = { applications: false, warn: () => {}, step: () => {} }
+
+it('one look at a device tells its type, label and number; not where they are escaped, or are told elsewhere', async () => {
+  const { fake, procedures, devices } = daemon(true, {
+    '/dev/mapper/vg-root': ['TYPE', 'ext4', 'LABEL', 'root', 'UUID', '1-2', 'BLOCK_SIZE', '4096'],
+    '/dev/sda1': ['TYPE', 'vfat', 'LABEL', 'a\\ b', 'UUID', '3'],
+    '/dev/sda5': ['TYPE', 'crypto_LUKS', 'UUID', '4'],
+    '/dev/sda6': ['TYPE', 'LVM2_member', 'UUID', '5'],
+    '/dev/vg/data': ['TYPE', 'btrfs', 'LABEL', 'not this one'],
+  })
+  const systems = await listSystems(procedures, devices, NO_STEP)
+  const found = await listFileSystems(procedures, devices, systems)
+  expect(found).toContainEqual({ device: '/dev/vg/root', type: 'ext4', label: 'root', uuid: '1-2' })
+  expect(found).toContainEqual({ device: '/dev/sda5', type: 'crypto_LUKS', label: null, uuid: '4' })
+  expect(found).toContainEqual({ device: '/dev/sda1', type: 'vfat', label: null, uuid: null })
+  expect(found).toContainEqual({ device: '/dev/vg/data', type: 'btrfs', label: null, uuid: null })
+  const asked = (...procs: number[]): string[] =>
+    fake.calls.flatMap(({ proc, args }) => (procs.includes(proc) ? [new XdrReader(args).string()] : []))
+  for (const device of ['/dev/mapper/vg-root', '/dev/sda5', '/dev/sda6']) {
+    expect(asked(198, 253, 254), device).not.toContain(device)
+  }
+  expect(asked(253)).toContain('/dev/sda1')
+  // A volume's name costs as much as the rest: once.
+  expect(asked(277)).toEqual(['/dev/mapper/vg-root'])
+})
+
+it('volumes are not looked for where nothing is a part of one', async () => {
+  const before = TYPES['/dev/sda6']!
+  TYPES['/dev/sda6'] = 'swap'
+  try {
+    const { fake, procedures, devices } = daemon(true)
+    await listFileSystems(procedures, devices, await listSystems(procedures, devices, NO_STEP))
+    expect(fake.calls.map(({ proc }) => proc)).not.toContain(11)
+  } finally {
+    TYPES['/dev/sda6'] = before
+  }
 })
