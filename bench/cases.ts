@@ -112,3 +112,14 @@ export const END_TO_END: Suite = makeSuite(
   ],
   () => Rig.start(),
 )
+
+/** What a keeper costs while nothing happens to the device process: with one (`ours`) against without. */
+export const KEEPER: Suite = makeSuite(
+  [
+    guestToHost('keeper.g2h.32k', 32 << 10, 64 * MIB),
+    guestToHost('keeper.g2h.64b', 64, 4 * MIB),
+    hostToGuest('keeper.h2g.bulk', 64 << 10, 64 * MIB),
+    roundTrip('keeper.rtt.1b', 1, 1000),
+  ],
+  () => Rig.start('unkept'),
+)

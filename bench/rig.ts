@@ -26,15 +26,19 @@ const NETWORK_GUEST: GuestOptions = {
 export class Rig implements BenchRig {
   readonly machine: Machine
   readonly banner: string
-  readonly #device: StartedDevice
+  /** Ours, and where they are ours too, theirs. */
+  readonly #devices: readonly StartedDevice[]
   readonly #folder: string
   readonly #peer: string
   readonly #socket: Record<Side, string>
   /** Character device in the guest. */
   readonly #node: Record<Side, string>
 
-  /** `theirs`: QEMU's own device, or a connection over its user networking, which has no console. */
-  static async start(theirs: 'device' | 'usernet' = 'device'): Promise<Rig> {
+  /**
+   * `theirs`: QEMU's own device, or a connection over its user networking, which has no console. Or a device of ours
+   * like the other one, which has a keeper then, without a keeper and a console.
+   */
+  static async start(theirs: 'device' | 'usernet' | 'unkept' = 'device'): Promise<Rig> {
     const network = theirs === 'usernet'
     const qemu = await ensureQemu()
     const kernel = await ensureKernel('6.1')
@@ -42,13 +46,23 @@ export class Rig implements BenchRig {
     const folder = await mkdtemp(join(tmpdir(), 'vmchannel-bench-'))
     const ours = join(folder, 'ours.sock')
     const socket = join(folder, 'theirs.sock')
-    const device = await startDevice({
-      stateDir: join(folder, 'state'),
-      vms: [{ ports: [`unix:${ours},name=bench.ours`, `unix:${consoleOf(ours)},name=hvc.ours,console=on`] }],
-      exitWith: 'parent',
-      logLevel: 'warn',
-    })
+    const devices: StartedDevice[] = []
+    const start = async (name: string, ports: string[], keeper: boolean): Promise<string[]> => {
+      const device = await startDevice(
+        { stateDir: join(folder, name), vms: [{ ports }], exitWith: 'parent', logLevel: 'warn' },
+        { keeper },
+      )
+      devices.push(device)
+      return device.vms[0]!.qemuArgs
+    }
     try {
+      const ports = [`unix:${ours},name=bench.ours`, `unix:${consoleOf(ours)},name=hvc.ours,console=on`]
+      const ourArgs = await start('ours', ports, theirs === 'unkept')
+      const theirArgs = network
+        ? networkArgs(socket)
+        : theirs === 'device'
+          ? deviceArgs(socket)
+          : await start('theirs', [`unix:${socket},name=bench.qemu`], false)
       const machine = await Machine.boot({
         qemu: qemu.path,
         kernel,
@@ -56,8 +70,8 @@ export class Rig implements BenchRig {
         machineType: 'q35,memory-backend=mem0',
         args: [
           ...['-object', `memory-backend-memfd,id=mem0,size=${MEMORY},share=on`],
-          ...device.vms[0]!.qemuArgs,
-          ...(network ? networkArgs(socket) : deviceArgs(socket)),
+          ...ourArgs,
+          ...theirArgs,
         ],
         ...(network ? { guest: NETWORK_GUEST } : {}),
       })
@@ -65,21 +79,21 @@ export class Rig implements BenchRig {
         ours: await portNode(machine, 'bench.ours'),
         qemu: network ? `tcp:${ADDRESS}` : await portNode(machine, 'bench.qemu'),
       }
-      return new Rig(machine, device, folder, peer, { ours, qemu: socket }, nodes, qemu.version, kernel.release)
+      return new Rig(machine, devices, folder, peer, { ours, qemu: socket }, nodes, qemu.version, kernel.release)
     } catch (error) {
-      await stopDevice(device, folder)
+      for (const device of devices) await stopDevice(device, folder)
       throw error
     }
   }
 
   /** Process id of our device. */
   get devicePid(): number {
-    return this.#device.pid
+    return this.#devices[0]!.pid
   }
 
   private constructor(
     machine: Machine,
-    device: StartedDevice,
+    devices: readonly StartedDevice[],
     folder: string,
     peer: string,
     socket: Record<Side, string>,
@@ -88,7 +102,7 @@ export class Rig implements BenchRig {
     kernelVersion: string,
   ) {
     this.machine = machine
-    this.#device = device
+    this.#devices = devices
     this.#folder = folder
     this.#peer = peer
     this.#socket = socket
@@ -127,7 +141,7 @@ export class Rig implements BenchRig {
 
   async close(): Promise<void> {
     await this.machine.close()
-    await stopDevice(this.#device, this.#folder)
+    for (const device of this.#devices) await stopDevice(device, this.#folder)
   }
 }
 

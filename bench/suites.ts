@@ -1,5 +1,5 @@
 /** All that can be measured, in the order in which it is. */
-import { END_TO_END } from './cases.ts'
+import { END_TO_END, KEEPER } from './cases.ts'
 import type { CaseInfo, Suite } from './case.ts'
 import { GUEST } from './guest.ts'
 import { NATIVE } from './native.ts'
@@ -9,7 +9,17 @@ import { SCALE_VMS } from './scale-vms.ts'
 import { USERNET_LINK } from './usernet-link.ts'
 import { USERNET } from './usernet.ts'
 
-export const SUITES: readonly Suite[] = [RING, NATIVE, END_TO_END, USERNET, USERNET_LINK, GUEST, SCALE_PORTS, SCALE_VMS]
+export const SUITES: readonly Suite[] = [
+  RING,
+  NATIVE,
+  END_TO_END,
+  USERNET,
+  USERNET_LINK,
+  KEEPER,
+  GUEST,
+  SCALE_PORTS,
+  SCALE_VMS,
+]
 
 export const ALL_IDS: readonly string[] = SUITES.flatMap(({ cases }) => cases.flatMap(({ ids }) => ids))
 

@@ -49,7 +49,7 @@ export async function startDevice(config: DaemonConfig, options: StartOptions = 
   const inherited: Pick<DaemonConfig, 'terminal' | 'lifeline'> = {}
   if (terminal) inherited.terminal = { input: stdio.push(terminal.input) - 1, output: stdio.push(terminal.output) - 1 }
   if (lifeline !== undefined) inherited.lifeline = stdio.push(lifeline) - 1
-  const child = spawn(process.execPath, [...DEVICE_FLAGS, entry(keeper && mayBeKept(config) ? 'keeper' : 'daemon')], {
+  const child = spawn(process.execPath, [...DEVICE_FLAGS, entry(keeper ? 'keeper' : 'daemon')], {
     stdio,
     detached,
     env: cleanEnvironment(),
@@ -66,11 +66,6 @@ export async function startDevice(config: DaemonConfig, options: StartOptions = 
     child.kill('SIGTERM')
     throw error
   }
-}
-
-/** QEMU does not connect again to a user networking that has ended: nothing is there to keep. */
-function mayBeKept({ vms }: DaemonConfig): boolean {
-  return vms.every(({ transport }) => transport !== 'usernet')
 }
 
 /** The built entry; from TypeScript sources (tests) that of the last build. */

@@ -110,7 +110,11 @@ export class DeviceProcess {
     return [...this.#vms.values()].some((vm) => vm.attached)
   }
 
-  async addVm(options: VmOptions & { ports?: (string | PortSpec)[] }, signal?: AbortSignal): Promise<VmInfo> {
+  async addVm(
+    options: VmOptions & { ports?: (string | PortSpec)[] },
+    signal?: AbortSignal,
+    resumed = false,
+  ): Promise<VmInfo> {
     const name = options.name ?? this.#freeName()
     if (this.#vms.has(name) || this.#starting.has(name))
       throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `VM name "${name}" is already in use in this device process`)
@@ -125,6 +129,7 @@ export class DeviceProcess {
         stateDir: this.#stateDir,
         store: this.#store(name),
         restarts: this.#link?.inheritance.restarts ?? 0,
+        resumed,
         emit: (event: Omit<ControlEvent, 'time'>) => this.#emit(event),
         detached: () => !this.attached && this.#hooks.deserted(),
       }
@@ -202,7 +207,7 @@ export class DeviceProcess {
     const vms = link.scope('vm')
     for (const name of vms.left()) {
       const left = name.endsWith('/options') ? vms.recall(name) : undefined
-      if (left) await this.addVm(JSON.parse(left.note) as VmOptions)
+      if (left) await this.addVm(JSON.parse(left.note) as VmOptions, undefined, true)
     }
     const { restarts, why, diedAt } = link.inheritance
     this.log.warn(`taken over after ${Date.now() - diedAt} ms from a process that died of ${why} (restart ${restarts})`)

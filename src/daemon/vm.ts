@@ -33,6 +33,8 @@ export interface VmContext {
   store: Store | undefined
   /** Processes that had this VM before, and died. */
   restarts: number
+  /** This VM was theirs: what they have left in the store is its. */
+  resumed: boolean
   emit(event: Omit<ControlEvent, 'time'>): void
   /** The VMM has gone. */
   detached(): void
@@ -59,7 +61,7 @@ export class Vm {
   ): Promise<Vm> {
     const vm = new Vm(name, options, context)
     try {
-      if (vm.#ledger.resumed) await vm.#resumePorts()
+      if (context.resumed) await vm.#resumePorts()
       else
         for (const [i, port] of (options.ports ?? []).entries())
           await vm.addPort(checkPortSpec(port, `vm ${name}, port ${i + 1}`), signal)
@@ -80,7 +82,8 @@ export class Vm {
     const say = (level: keyof Log) => (message: string) => log[level](`${name}: ${message}`)
     this.#log = { error: say('error'), warn: say('warn'), info: say('info'), debug: say('debug') }
     const { maxPorts, queueSize, resizeOrder, iommuPlatform } = options
-    const { ledger, commit } = sharedLedger(context.store)
+    // Over user networking the rings are this process's own, and end with it.
+    const { ledger, commit } = sharedLedger(options.transport === 'usernet' ? undefined : context.store)
     this.#ledger = ledger
     this.#commit = commit
     this.#device = new ConsoleDevice({
@@ -97,14 +100,11 @@ export class Vm {
   }
 
   #listenUsernet({ socket }: VmOptions): void {
-    if (this.#context.store)
-      throw new VmchannelError('ERR_VMCHANNEL_USAGE', 'transport=usernet and a keeper do not go together', {
-        hint: 'QEMU does not connect again: a link over user networking ends with its device process',
-      })
     this.#server = new UsernetServer({
       path: socket ?? join(this.#context.stateDir, `${this.name}.usernet.sock`),
       device: this.#device,
       log: this.#log,
+      store: this.#context.store?.scope('usernet'),
       onAttach: () => this.#emit({ event: 'vmm-attached' }),
       onDetach: () => this.#detached(),
     })
@@ -193,7 +193,11 @@ export class Vm {
   async #resumePorts(): Promise<void> {
     const store = this.#context.store!.scope('port')
     for (const id of store.left())
-      await this.addPort(checkPortSpec(JSON.parse(store.recall(id)!.note), `port ${id}`), undefined, true)
+      await this.addPort(
+        checkPortSpec(JSON.parse(store.recall(id)!.note), `port ${id}`),
+        undefined,
+        this.#ledger.resumed,
+      )
   }
 
   #endStore(id: number): Store | undefined {

@@ -4,24 +4,27 @@
  *
  * Started by client/start.ts in place of the device process: same configuration on standard input, same answer on
  * standard output (the device process gives it), same end. When the keeper is killed the device goes on without one.
+ *
+ * Starting Node and loading the device's code takes longer than all the rest of a takeover: a spare process has done
+ * both, and waits for its configuration.
  */
 
-import { spawn, type ChildProcess, type IOType } from 'node:child_process'
-import { DEVICE_FLAGS } from '../daemon/protocol.ts'
 import { openStderr } from '../daemon/stderr.ts'
 import { readConfigText } from '../daemon/stdin.ts'
 import { inheritedFds } from '../ffi/exec.ts'
-import { closeFd } from '../ffi/libc.ts'
 import { exitNow, silence } from '../ffi/local-socket.ts'
 import { Watch } from '../ffi/poll.ts'
-import { packetPair } from '../ffi/socket-calls.ts'
 import { PacketReader, sendPacket } from './channel.ts'
+import { Child } from './child.ts'
 import { CrashLimit } from './crash-limit.ts'
 import { Shelf } from './shelf.ts'
 
 /** The device process says so when it has met a bug of ours. */
 const FAILED = 70
 const RETRY_MS = 5
+/** From a process that is ready to the start of its spare: most machines that end soon never need one. */
+const FIRST_SPARE_MS = 2000
+const SPARE_MS = 300
 
 const inherited = inheritedFds()
 const stderr = openStderr()
@@ -30,52 +33,46 @@ const reader = new PacketReader()
 const crashes = new CrashLimit()
 let config: Record<string, unknown> | undefined
 let text = ''
-let child: ChildProcess | undefined
-let channel: { fd: number; watch: Watch } | undefined
+let current: { child: Child; watch: Watch } | undefined
+let spare: Child | undefined
 let ending = false
 let restarts = 0
 
-function start(why: string, diedAt: number): void {
-  const pair = packetPair()
-  const top = Math.max(2, ...inherited) + 1
-  const stdio: (IOType | number)[] = ['pipe', restarts === 0 ? 1 : 'ignore', 2]
-  while (stdio.length < top) stdio.push(inherited.includes(stdio.length) ? stdio.length : 'ignore')
-  stdio.push(pair.theirs)
-  const withParent = config?.['exitWith'] === 'parent'
-  if (withParent) stdio.push(0)
-  const keeper = { channel: top, ...(withParent ? { input: top + 1 } : {}) }
-  const entry = decodeURIComponent(new URL('../daemon/main.js', import.meta.url).pathname)
-  const device = (child = spawn(process.execPath, [...DEVICE_FLAGS, entry], { stdio }))
-  closeFd(pair.theirs)
-  const { stdin } = device
-  stdin!.on('error', () => {})
-  stdin!.end(config === undefined ? text : `${JSON.stringify({ ...config, keeper })}\n`)
+/** Makes a loaded process the device process. */
+function start(child: Child, why: string, diedAt: number): void {
+  const { channel } = child
+  child.configure(config === undefined ? text : `${JSON.stringify({ ...config, keeper: child.place })}\n`)
   const waiting = [...shelf.items.keys()]
-  const watch = new Watch(pair.ours, () => give())
-  channel = { fd: pair.ours, watch }
+  const watch = new Watch(channel, () => give())
+  current = { child, watch }
   /** All that is held goes to the new process, as fast as it takes it; then its packets are read. */
   const give = (): void => {
     for (let name = waiting[0]; name !== undefined; name = waiting[0]) {
       const held = shelf.items.get(name)!
-      const sent = sendPacket(pair.ours, 'K', name, held.note, held.fds)
+      const sent = sendPacket(channel, 'K', name, held.note, held.fds)
       if (sent === 'gone') return watch.want(false, false)
       if (sent === 'full') {
         // Full of bytes: writable says when. Full of descriptors: nothing does.
         watch.want(false, false)
-        setTimeout(() => channel?.fd === pair.ours && watch.want(false, true), RETRY_MS)
+        setTimeout(() => current?.child === child && watch.want(false, true), RETRY_MS)
         return
       }
       waiting.shift()
     }
-    if (!given) sendPacket(pair.ours, 'E', '', JSON.stringify({ restarts, why, diedAt }))
+    if (!given) sendPacket(channel, 'E', '', JSON.stringify({ restarts, why, diedAt }))
     given = true
     watch.want(true, false)
-    if (!receive(pair.ours)) watch.want(false, false)
+    if (!receive(channel)) watch.want(false, false)
   }
   let given = false
   give()
-  device.on('error', (error) => ended(device, FAILED, null, String(error)))
-  device.on('exit', (status, signal) => ended(device, status, signal, signal ?? `status ${status}`))
+}
+
+function load(answers = false): Child {
+  const child = new Child({ inherited, answers, withParent: config?.['exitWith'] === 'parent' })
+  child.process.on('error', (error) => ended(child, FAILED, null, String(error)))
+  child.process.on('exit', (status, signal) => ended(child, status, signal, signal ?? `status ${status}`))
+  return child
 }
 
 /** Takes what the device process has sent; false at the end. */
@@ -84,30 +81,47 @@ function receive(fd: number): boolean {
     const packet = reader.read(fd)
     if (packet === undefined) return true
     if (packet === null) return false
-    if (packet.operation === 'R') crashes.ready(performance.now())
+    if (packet.operation === 'R') ready()
     else shelf.take(packet)
   }
 }
 
-function ended(device: ChildProcess, status: number | null, signal: string | null, why: string): void {
-  if (device !== child || !channel) return
+function ready(): void {
+  crashes.ready(performance.now())
+  const delay = setTimeout(() => (spare ??= ending ? undefined : load()), restarts === 0 ? FIRST_SPARE_MS : SPARE_MS)
+  delay.unref()
+}
+
+function ended(child: Child, status: number | null, signal: string | null, why: string): void {
+  if (child === spare) {
+    spare = undefined
+    child.close()
+  }
+  if (child !== current?.child) return
   const diedAt = Date.now()
   // What it sent before it died counts.
-  receive(channel.fd)
-  channel.watch.close()
-  closeFd(channel.fd)
-  channel = undefined
+  receive(child.channel)
+  current.watch.close()
+  child.close()
+  current = undefined
   const crashed = signal !== null || status === FAILED
   // Nothing to take over: it did not even start.
-  if (ending || !crashed || shelf.items.size === 0) return exitNow(signal === null ? (status ?? FAILED) : 128)
+  if (ending || !crashed || shelf.items.size === 0) return end(signal === null ? (status ?? FAILED) : 128)
   const limit = crashes.tooMany(performance.now())
   if (limit !== undefined) {
     say(`error: the device process has died ${limit}, the last time by ${why}: giving up`)
-    return exitNow(FAILED)
+    return end(FAILED)
   }
   restarts++
-  say(`warn: the device process ${device.pid} has died (${why}): starting another`)
-  start(why, diedAt)
+  const next = spare ?? load()
+  spare = undefined
+  start(next, why, diedAt)
+  say(`warn: the device process ${child.process.pid} has died (${why}): ${next.process.pid} takes over`)
+}
+
+function end(status: number): void {
+  spare?.process.kill('SIGKILL')
+  exitNow(status)
 }
 
 function say(line: string): void {
@@ -123,10 +137,10 @@ try {
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const)
   process.on(signal, () => {
     ending = true
-    child?.kill('SIGTERM')
+    current?.child.process.kill('SIGTERM')
   })
 process.title = 'vmchannel keeper'
-start('', 0)
+start(load(true), '', 0)
 // The caller's pipes are the device's business now.
 silence(1)
 if (config?.['exitWith'] !== 'parent') silence(0)

@@ -16,7 +16,7 @@ import type { DeviceOptions } from './options.ts'
  *     for await (const chunk of port) port.write(chunk)
  */
 export async function createDevice(options: DeviceOptions = {}): Promise<Device> {
-  const { log = 'inherit', logLevel = 'warn', stateDir, signal, timeout, ...vm } = options
+  const { log = 'inherit', logLevel = 'warn', stateDir, signal, timeout, keeper = false, ...vm } = options
   const config: DaemonConfig = {
     vms: [{ ...vm, ports: [] }],
     exitWith: 'parent',
@@ -27,6 +27,7 @@ export async function createDevice(options: DeviceOptions = {}): Promise<Device>
   const started = await startDevice(config, {
     stderr: typeof log === 'object' ? 'pipe' : log,
     detached: true, // Ctrl-C is this program's business first
+    keeper,
     ...(signal ? { signal } : {}),
     ...(timeout === undefined ? {} : { timeoutMs: timeout }),
   })

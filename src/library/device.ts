@@ -27,6 +27,8 @@ export interface DeviceEvents {
   'port-removed': [port: PortHandle]
   'guest-open': [port: PortHandle]
   'guest-close': [port: PortHandle]
+  /** The device process has died, and its keeper has another one in its place: how often that was so. */
+  restarted: [restarts: number]
   /** The last event; with a reason where this program did not ask for the end. */
   close: [reason: VmchannelError | undefined]
 }
@@ -52,6 +54,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     const device = new Device(info, process)
     const owner = {
       event: (event: ControlEvent, port: PortHandle | undefined) => device.#event(event, port),
+      restarted: (restarts: number) => void device.emit('restarted', restarts),
       closed: (reason: VmchannelError) => device.#end(reason),
     }
     device.#link = await DeviceLink.open(client, info.vm, owner, options)
@@ -79,12 +82,12 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** Where other programs steer this device; `connect({ control })` takes it. */
   get controlSocket(): string {
-    return this.#link.client.path
+    return this.#link.path
   }
 
-  /** Process id of the device process. */
+  /** Process id of the device process; of its keeper where it has one. */
   get pid(): number {
-    return this.#link.client.hello.pid
+    return this.#link.pid
   }
 
   /** QEMU's arguments for this device: `-device` and its value. */
@@ -179,9 +182,8 @@ export class Device extends EventEmitter<DeviceEvents> {
   async close(): Promise<void> {
     this.#closing = true
     if (this.#process) for (const stream of this.#streams) stream.letGo()
-    if (this.#process && !this.#link.client.closed)
-      await this.#link.client.request('stop', {}, { timeout: STOP_MS }).catch(() => {})
-    this.#link.client.close()
+    if (this.#process && !this.#link.closed) await this.#link.stop({ timeout: STOP_MS }).catch(() => {})
+    this.#link.close()
     if (!this.#process) return
     const { process: child, stdin } = this.#process
     stdin.destroy()
@@ -194,7 +196,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   destroy(reason?: Error): void {
     this.#closing = true
     for (const stream of this.#streams) stream.destroy(reason)
-    this.#link.client.close()
+    this.#link.close()
     this.#process?.process.kill('SIGTERM')
     this.#process?.stdin.destroy()
   }
@@ -205,13 +207,13 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** Whether the device alone keeps this program running; ports' streams have their own. */
   ref(): this {
-    this.#link.client.ref()
+    this.#link.setReferenced(true)
     this.#process?.process.ref()
     return this
   }
 
   unref(): this {
-    this.#link.client.unref()
+    this.#link.setReferenced(false)
     this.#process?.process.unref()
     // A pipe to the child; its type does not say that it is a socket.
     for (const pipe of [this.#process?.stdin, this.#process?.stderr])

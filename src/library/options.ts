@@ -17,6 +17,11 @@ export interface DeviceOptions extends VmOptions, WaitOptions {
   logLevel?: DaemonConfig['logLevel']
   /** Default: where `connect` of other programs finds it. */
   stateDir?: string
+  /**
+   * With a keeper: when the device process dies another one takes its place, and neither the guest nor the streams of
+   * ports notice. Costs two more processes that sleep.
+   */
+  keeper?: boolean
 }
 
 /** A port; see PortSpec for what each of these means. */

@@ -2,6 +2,9 @@
  * The host end of usernet: waits at a path for QEMU's guestfwd, and for a guest behind it. It always takes what comes:
  * QEMU writes to us from its main loop, and a guest whose host end does not read stops altogether. What is too much
  * breaks the credit and with it the session, and is read and dropped. Called by the device process, one per VM.
+ *
+ * A session does not outlive its process, QEMU's connection does: QEMU never makes another one. Where a keeper has it, a
+ * successor tells the guest end to start anew. What was on its way is lost, and ports come back.
  */
 
 import { randomBytes } from 'node:crypto'
@@ -15,11 +18,12 @@ import type { DriverPortEvent } from '../driver/port-settings.ts'
 import { describeError } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { Watch } from '../ffi/poll.ts'
-import { listenUnix, type UnixListener } from '../ffi/unix-listen.ts'
+import { listenKept, type UnixListener } from '../ffi/unix-listen.ts'
 import type { Log } from '../log.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
+import { recallFd, type Store } from '../store.ts'
 import { WINDOW } from './channel.ts'
-import { encodeWelcome, FrameReader, makeTag, VERSION, type Hello } from './frame.ts'
+import { encodeWelcome, FrameReader, makeTag, NONCE_LEN, PAD_LEN, VERSION, type Hello } from './frame.ts'
 import { HostLink } from './host-link.ts'
 import { LinkFault, LOOPBACK_DRIVER, WINDOW_MAX, WINDOW_MIN } from './link.ts'
 
@@ -33,6 +37,8 @@ export interface UsernetOptions {
   path: string
   device: ConsoleDevice
   log: Log
+  /** For a connection that outlives this process. */
+  store?: Store | undefined
   onAttach?(): void
   onDetach?(): void
 }
@@ -68,9 +74,11 @@ export class UsernetServer {
       frame: (type, channel, payload) => this.#guarded(() => this.#link?.receive(type, channel, payload)),
       broken: (reason) => this.#fault(reason),
     })
-    this.#listener = listenUnix(options.path)
+    this.#listener = listenKept(options.path, options.store)
     this.#watch = new Watch(this.#listener.fd, () => this.#accept())
     this.#watch.want(true, false)
+    const left = recallFd(options.store?.scope('vmm'), 'connection')
+    if (left !== undefined) this.#resume(left)
   }
 
   /** Whether a QEMU is connected. */
@@ -100,10 +108,29 @@ export class UsernetServer {
       this.#options.log.warn(`${this.path}: a second connection was refused, there is one`)
       return
     }
+    this.#options.store?.scope('vmm').keep('connection', [fd])
+    const socket = this.#take(fd)
+    const timer = setTimeout(() => this.#attach(), VMM_MS)
+    socket.on('close', () => clearTimeout(timer))
+  }
+
+  /** A guest end takes the welcome of another one's nonce for a new start; the zeros end a frame that was cut. */
+  #resume(fd: number): void {
+    this.#attached = true
+    const socket = this.#take(fd)
+    socket.write(Buffer.alloc(PAD_LEN))
+    socket.write(this.#welcome(randomBytes(NONCE_LEN), makeTag(randomBytes(4).readUInt32LE(0))))
+    this.#options.log.warn(`${this.path}: the guest end is told to start anew; what was on its way is lost`)
+  }
+
+  #welcome(nonce: Buffer, tag: number): Buffer {
+    return encodeWelcome({ version: VERSION, maxPorts: this.#options.device.maxPorts, window: WINDOW, nonce, tag })
+  }
+
+  #take(fd: number): Socket {
     const socket = new Socket({ fd })
     this.#socket = socket
     this.#complaints = 0
-    const timer = setTimeout(() => this.#attach(), VMM_MS)
     socket.on('data', (chunk: Buffer) => {
       this.#attach()
       this.#reader.push(chunk)
@@ -111,7 +138,7 @@ export class UsernetServer {
     socket.on('drain', () => this.#guarded(() => this.#link?.drained()))
     socket.on('error', () => {})
     socket.on('close', () => {
-      clearTimeout(timer)
+      this.#options.store?.scope('vmm').forget('connection')
       this.#socket = undefined
       this.#endSession()
       this.#reader.reset()
@@ -120,6 +147,7 @@ export class UsernetServer {
       this.#options.log.info(`${this.path}: VMM detached`)
       if (!this.#closed) this.#options.onDetach?.()
     })
+    return socket
   }
 
   #attach(): void {
@@ -135,7 +163,7 @@ export class UsernetServer {
     const socket = this.#socket!
     this.#endSession()
     const tag = makeTag(randomBytes(4).readUInt32LE(0))
-    const welcome = encodeWelcome({ version: VERSION, maxPorts: device.maxPorts, window: WINDOW, nonce, tag })
+    const welcome = this.#welcome(nonce, tag)
     if (window < WINDOW_MIN || window > WINDOW_MAX) return this.#fault(`a window of ${window} bytes`)
     socket.write(welcome)
     if (version !== VERSION) return this.#fault(`a guest end of version ${version}, this is ${VERSION}`)

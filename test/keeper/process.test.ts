@@ -1,12 +1,13 @@
 /** The keeper beside its device process: how they start, end, and die. Needs the build. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { ControlClient } from '../../src/client/control-client.ts'
 import { startDevice } from '../../src/client/start.ts'
 import type { DaemonConfig, ProcessInfo } from '../../src/daemon/protocol.ts'
+import { encodeHello, encodeWelcome, FRAME, FrameReader, NONCE_LEN, VERSION } from '../../src/usernet/frame.ts'
 import { TestDevice, until } from '../daemon/device.ts'
 
 const VMM = new URL('../daemon/vmm-program.mjs', import.meta.url).pathname
@@ -36,6 +37,18 @@ async function kill(device: TestDevice): Promise<void> {
       () => false,
     ),
   )
+}
+
+/** The process that waits beside the device process, once it is there. */
+async function spare(device: TestDevice): Promise<number> {
+  const { devicePid } = await hello(device)
+  let found: number | undefined
+  await until(() => {
+    const children = readFileSync(`/proc/${device.pid}/task/${device.pid}/children`, 'utf8').trim().split(' ')
+    found = children.map(Number).find((pid) => pid !== devicePid)
+    return found !== undefined
+  })
+  return found!
 }
 
 async function peer(path: string): Promise<Socket> {
@@ -118,10 +131,63 @@ describe('a keeper', () => {
     stream.socket.destroy()
   })
 
+  it('has a loaded process at hand, which takes over; and does without where there is none', async () => {
+    const device = await start()
+    const first = await spare(device)
+    await kill(device)
+    expect((await hello(device)).devicePid).toBe(first)
+    const second = await spare(device)
+    process.kill(second, 'SIGKILL')
+    await until(() => !existsSync(`/proc/${second}`))
+    await kill(device)
+    expect((await hello(device)).devicePid).not.toBe(second)
+    const third = await spare(device)
+    process.kill(device.pid, 'SIGTERM')
+    await device.exit()
+    await until(() => !existsSync(`/proc/${third}`))
+  })
+
+  it('keeps the connection of user networking: the guest end is told to start anew', async () => {
+    const device = await start({ exitWith: 'vmm', vms: [{ transport: 'usernet', ports: ['null,name=a'] }] })
+    await (await device.client()).request('port.add', { spec: 'null,name=b' })
+    const socket = await peer(device.started.vms[0]!.socket)
+    const nonce = Buffer.alloc(NONCE_LEN, 1)
+    const seen: string[] = []
+    const reader = new FrameReader('guest', {
+      greeted: (welcome) => {
+        seen.push(welcome.nonce.equals(nonce) ? 'mine' : 'anew')
+        if (seen.at(-1) === 'mine') reader.expect((welcome as Parameters<typeof encodeWelcome>[0]).tag)
+      },
+      frame: (type, _, payload) => {
+        if (type === FRAME.ADD) seen.push(payload.toString('utf8', 4))
+      },
+      broken: () => seen.push('broken'),
+    })
+    socket.on('data', (chunk: Buffer) => reader.push(chunk))
+    const greet = (): boolean => socket.write(encodeHello({ version: VERSION, window: 65_536, nonce }))
+    greet()
+    await until(() => seen.length === 3)
+    await kill(device)
+    await until(() => seen.at(-1) === 'anew')
+    greet()
+    await until(() => seen.length === 7)
+    expect(seen).toEqual(['mine', 'a', 'b', 'anew', 'mine', 'a', 'b'])
+    expect((await (await device.client()).request('vm.list', {}))[0]).toMatchObject({ attached: true, started: true })
+    socket.destroy()
+    expect(await device.exit()).toBe(0)
+  })
+
   it('holds no descriptor of what has gone', async () => {
     const device = await start({ exitWith: 'parent' })
     const client = await device.client()
-    const before = device.fds
+    await spare(device)
+    let before = 0
+    // It is being started.
+    await until(async () => {
+      before = device.fds
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      return device.fds === before
+    })
     for (let i = 0; i < 3; i++) {
       await client.request('port.add', { spec: `unix:${device.temp.path}/p.sock,name=p` })
       const socket = await peer(`${device.temp.path}/p.sock`)

@@ -8,6 +8,7 @@ import { pipeline } from 'node:stream/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Machine } from '../../lab/machine.ts'
 import { startVmtest, vmtest } from '../../lab/vmtest.ts'
+import { ControlClient } from '../../src/client/control-client.ts'
 import { connect, createDevice, openDevice, type Device, type PortStream } from '../../src/index.ts'
 import { cpuOf, statusOf, until } from '../daemon/device.ts'
 import { TempDir } from '../daemon/temp-dir.ts'
@@ -21,7 +22,7 @@ describe('a program, a device, a guest', () => {
   let machine: Machine
 
   beforeAll(async () => {
-    device = await createDevice({ name: 'guest-test' })
+    device = await createDevice({ name: 'guest-test', keeper: true })
     for (const name of ['vmm-attached', 'vmm-detached', 'driver-started', 'driver-reset'] as const)
       device.on(name, () => events.push(name))
     port = await device.addPort({ name: 'org.example.0' })
@@ -34,6 +35,12 @@ describe('a program, a device, a guest', () => {
     await device?.close()
     temp.remove()
   })
+
+  const hello = async (): Promise<ControlClient['hello']> => {
+    const client = await ControlClient.connect(device.controlSocket)
+    client.close()
+    return client.hello
+  }
 
   it('knows that the guest runs', () => {
     expect(events).toContain('vmm-attached')
@@ -89,6 +96,35 @@ describe('a program, a device, a guest', () => {
     await pipeline(Readable.from(slices(data, 100_000)), port, { end: false })
     const result = await sink.result(60_000)
     expect(result.sha256).toBe(createHash('sha256').update(data).digest('hex'))
+  })
+
+  it('outlives its device process, stream and all', async () => {
+    const size = 8 << 20
+    const hash = createHash('sha256')
+    let got = 0
+    const take = (chunk: Buffer): void => {
+      hash.update(chunk)
+      got += chunk.length
+    }
+    port.on('data', take)
+    events.length = 0
+    const restarted = once(device, 'restarted')
+    const source = vmtest(machine, 'source', ['/dev/vport0p1', size, 32768], 60_000)
+    await until(() => got > 1 << 20)
+    process.kill((await hello()).devicePid!, 'SIGKILL')
+    // Asked before anybody has noticed, and while there is nobody: both are answered by the successor.
+    const asked = Promise.all([device.ports(), port.stats()])
+    expect(await restarted).toEqual([1])
+    expect((await asked)[1].restarts).toBe(1)
+    const { sha256 } = await source
+    await until(() => got === size)
+    expect(hash.digest('hex')).toBe(sha256)
+    port.off('data', take)
+    port.pause()
+    expect([device.attached, device.started, device.closed, events]).toEqual([true, true, false, []])
+    const hot = await device.addPort({ name: 'after' })
+    await until(async () => (await hot.info()).guestReady)
+    await hot.remove()
   })
 
   it('a reader that stops holds up the guest, and nothing piles up here', async () => {
@@ -149,14 +185,15 @@ describe('a program, a device, a guest', () => {
   })
 
   it('the device process stays small, and sleeps while nothing happens', async () => {
+    const pid = (await hello()).devicePid!
     for (let i = 0; i < 28; i++) await device.addPort({ name: `many-${i}`, chardev: 'null' })
-    const [anon, file, shared] = ['RssAnon', 'RssFile', 'RssShmem'].map((name) => statusOf(device.pid, name))
+    const [anon, file, shared] = ['RssAnon', 'RssFile', 'RssShmem'].map((name) => statusOf(pid, name))
     console.log(`device process: ${anon} kB of its own, ${file} kB of files, ${shared} kB of the guest's memory`)
     expect(anon! + file!).toBeLessThan(100 << 10)
     await sleep(500)
-    const before = cpuOf(device.pid)
+    const before = cpuOf(pid)
     await sleep(2000)
-    expect(cpuOf(device.pid) - before).toBeLessThanOrEqual(20)
+    expect(cpuOf(pid) - before).toBeLessThanOrEqual(20)
     for (let i = 0; i < 28; i++) await device.removePort(`many-${i}`)
   })
 
