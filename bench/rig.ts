@@ -68,11 +68,7 @@ export class Rig implements BenchRig {
         kernel,
         memory: MEMORY,
         machineType: 'q35,memory-backend=mem0',
-        args: [
-          ...['-object', `memory-backend-memfd,id=mem0,size=${MEMORY},share=on`],
-          ...ourArgs,
-          ...theirArgs,
-        ],
+        args: [...['-object', `memory-backend-memfd,id=mem0,size=${MEMORY},share=on`], ...ourArgs, ...theirArgs],
         ...(network ? { guest: NETWORK_GUEST } : {}),
       })
       const nodes = {

@@ -4,7 +4,6 @@
  */
 
 import { spawn, type ChildProcess, type IOType } from 'node:child_process'
-import type { Writable } from 'node:stream'
 import { DEVICE_FLAGS } from '../daemon/protocol.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { packetPair } from '../ffi/socket-calls.ts'
@@ -42,7 +41,7 @@ export class Child {
   }
 
   configure(text: string): void {
-    ;(this.process.stdin as Writable | null)?.end(text)
+    this.process.stdin?.end(text)
   }
 
   close(): void {

@@ -110,7 +110,7 @@ describe('a whole guest', () => {
     what: string
     /** Whether programs in the guest live through it, with their ports open. */
     keeps: boolean
-    run(meanwhile: () => Promise<void>): Promise<void>
+    run: (meanwhile: () => Promise<void>) => Promise<void>
   }[] = [
     {
       what: 'stop and cont',
