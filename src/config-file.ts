@@ -49,7 +49,7 @@ const VM_ENTRIES = {
   socket: v.optional(text),
   'max-ports': v.optional(whole(1, PORT_ID_MAX + 1)),
   'queue-size': v.optional(whole(2, 32768)),
-  vectors: v.optional(whole(2, 2048)),
+  vectors: v.optional(v.union([v.literal(0), whole(2, 2048)], 'is neither 0 nor a whole number from 2 to 2048')),
   'resize-order': v.optional(v.picklist(['cols-rows', 'rows-cols'], 'is neither "cols-rows" nor "rows-cols"')),
   'iommu-platform': v.optional(v.boolean()),
   transport: v.optional(v.picklist(['vfio-user', 'usernet'], 'is neither "vfio-user" nor "usernet"')),

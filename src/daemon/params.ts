@@ -23,7 +23,7 @@ const vmOptions = {
   socket: v.optional(path),
   maxPorts: v.optional(v.number()),
   queueSize: v.optional(v.number()),
-  vectors: v.optional(whole(2, 2048)),
+  vectors: v.optional(v.union([v.literal(0), whole(2, 2048)])),
   resizeOrder: v.optional(v.picklist(['cols-rows', 'rows-cols'])),
   iommuPlatform: v.optional(v.boolean()),
   transport: v.optional(v.picklist(['vfio-user', 'usernet'])),

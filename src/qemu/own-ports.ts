@@ -32,6 +32,7 @@ export interface OwnDevice {
   id: string
   maxPorts: number
   properties: Record<string, JsonValue>
+  vectors?: 0
 }
 
 /** What -virtioserial-device says about the device that holds `ports`. */
@@ -42,9 +43,9 @@ export function ownDevice(given: readonly Argument[], ports: readonly NamedPort[
   const wrong = 'reason' in carried ? carried.reason : carried.spec.ignored.map((key) => `unknown option ${key}`)[0]
   if ('reason' in carried || wrong !== undefined) {
     throw new VmchannelError('ERR_VMCHANNEL_USAGE', `-virtioserial-device ${wish?.value ?? ''}: ${wrong}`, {
-      hint: 'it takes id, bus, addr, multifunction, acpi-index and max_ports',
+      hint: 'it takes id, bus, addr, multifunction, acpi-index, max_ports and vectors=0',
     })
   }
-  const { maxPorts, properties } = carried.spec
-  return { id: optionText(option, 'id') ?? freshId('vmchannel', ids), maxPorts, properties }
+  const { ignored: _, ...spec } = carried.spec
+  return { id: optionText(option, 'id') ?? freshId('vmchannel', ids), ...spec }
 }

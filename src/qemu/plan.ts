@@ -46,6 +46,8 @@ export interface PlannedDevice {
   maxPorts: number
   /** All with their numbers. */
   ports: PortSpec[]
+  /** 0 where there is to be no MSI-X. */
+  vectors?: 0
   /** The machine has a virtual IOMMU, and the device says that it is behind one. */
   iommuPlatform?: boolean
 }
@@ -136,8 +138,8 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
   }
   return {
     passThrough: undefined,
-    devices: drafts.map(({ id, origin, transport, maxPorts, ports }) => {
-      const planned = { id, origin, transport, maxPorts, ports }
+    devices: drafts.map(({ id, origin, transport, maxPorts, ports, vectors }) => {
+      const planned = { id, origin, transport, maxPorts, ports, ...(vectors === undefined ? {} : { vectors }) }
       return transport === 'usernet' ? planned : { ...planned, ...iommu }
     }),
     qemuArgs: (socketPaths) => [...writeArguments(rest, drafts, taken(serial), shared, socketPaths), ...added.args],
@@ -196,7 +198,7 @@ function noteNames(device: SerialDevice, names: Map<string, string>): void {
 }
 
 function draftCarried(device: SerialDevice, ids: Set<string>, names: Map<string, string>, warnings: string[]): Draft {
-  const { maxPorts, properties, ignored } = device.properties ?? { maxPorts: 0, properties: {}, ignored: [] }
+  const { ignored, ...spec } = device.properties ?? { maxPorts: 0, properties: {}, ignored: [] }
   const origin = describeArgument(device.argument)
   for (const key of ignored) warnings.push(`${origin}: option ${key} has no effect on a vmchannel device`)
   const ports = device.ports.flatMap(({ spec, argument }) =>
@@ -206,9 +208,8 @@ function draftCarried(device: SerialDevice, ids: Set<string>, names: Map<string,
     id: device.id ?? freshId('vmchannel', ids),
     origin,
     transport: 'vfio-user',
-    maxPorts,
-    ports: numberPorts(ports, maxPorts, names),
-    properties,
+    ...spec,
+    ports: numberPorts(ports, spec.maxPorts, names),
     place: device.argument,
   }
 }

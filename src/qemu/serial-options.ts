@@ -22,6 +22,8 @@ export interface CarriedProperties {
   maxPorts: number
   /** For vfio-user-pci, with the types that its JSON form wants. */
   properties: Record<string, JsonValue>
+  /** Without MSI-X, as vectors=0 asks: QEMU can unplug such a device. Other numbers do not matter. */
+  vectors?: 0
   /** Options that nobody follows. */
   ignored: string[]
 }
@@ -44,7 +46,7 @@ const PASSED: Readonly<Record<string, 'text' | 'number' | 'boolean'>> = {
  */
 const IMMATERIAL = new Set(
   (
-    'vectors ioeventfd event_idx indirect_desc any_layout notify_on_empty queue_reset disable-legacy page-per-vq ' +
+    'ioeventfd event_idx indirect_desc any_layout notify_on_empty queue_reset disable-legacy page-per-vq ' +
     'modern-pio-notify use-disabled-flag use-started class iommu_platform'
   ).split(' '),
 )
@@ -66,6 +68,7 @@ export function carryProperties(
   const properties: Record<string, JsonValue> = {}
   const ignored: string[] = []
   let maxPorts = globalMaxPorts ?? DEFAULT_MAX_PORTS
+  let vectors: { vectors?: 0 } = {}
   for (const { key } of option.entries) {
     const passed = PASSED[key]
     if (key === 'driver' || key === 'id' || IMMATERIAL.has(key) || key.startsWith('x-')) continue
@@ -73,6 +76,8 @@ export function carryProperties(
       const number = parseInteger(optionText(option, key) ?? '')
       if (number === undefined) return { reason: 'max_ports is not a number' }
       maxPorts = number
+    } else if (key === 'vectors') {
+      if (parseInteger(optionText(option, key) ?? '') === 0) vectors = { vectors: 0 }
     } else if (passed) {
       const value = typed(option, key, passed)
       if (value === undefined) return { reason: `${key} is not a ${passed}` }
@@ -87,7 +92,7 @@ export function carryProperties(
   }
   // QEMU says it better than we could.
   if (maxPorts < 1 || maxPorts > MAX_PORTS) return { reason: `max_ports=${maxPorts} is out of range` }
-  return { spec: { maxPorts, properties, ignored } }
+  return { spec: { maxPorts, properties, ...vectors, ignored } }
 }
 
 /** A value of the type that the JSON form wants; the classic form has only text. */

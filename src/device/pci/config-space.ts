@@ -95,24 +95,19 @@ export class ConfigSpace {
     this.#writable[PCI_LATENCY_TIMER] = 0xff
     this.#writable[PCI_INTERRUPT_LINE] = 0xff
 
-    this.#bar(layout.msix.bar, layout.msix.size, 0)
     this.#bar(bar, layout.size, PCI_BAR_MEM_64 | PCI_BAR_PREFETCH)
 
     this.#cap(CAP_COMMON, CAP_NOTIFY, VIRTIO_PCI_CAP_COMMON_CFG, bar, common.offset, common.len)
     this.#cap(CAP_NOTIFY, CAP_ISR, VIRTIO_PCI_CAP_NOTIFY_CFG, bar, notify.offset, notify.len, layout.notifyMultiplier)
     this.#cap(CAP_ISR, CAP_DEVICE, VIRTIO_PCI_CAP_ISR_CFG, bar, isr.offset, isr.len)
     this.#cap(CAP_DEVICE, CAP_PCI_CFG, VIRTIO_PCI_CAP_DEVICE_CFG, bar, device.offset, device.len)
-    this.#cap(CAP_PCI_CFG, CAP_MSIX, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, 0, 0)
+    this.#cap(CAP_PCI_CFG, 0, VIRTIO_PCI_CAP_PCI_CFG, 0, 0, 0, 0)
     // §4.1.4.9: bar, offset and length of the window are the driver's to write.
     this.#writable[CAP_PCI_CFG + 4] = 0xff
     this.#mask.setUint32(CAP_PCI_CFG + 8, 0xffffffff, true)
     this.#mask.setUint32(CAP_PCI_CFG + 12, 0xffffffff, true)
 
-    this.#bytes[CAP_MSIX] = PCI_CAP_ID_MSIX
-    this.#view.setUint16(CAP_MSIX + 2, layout.msix.vectors - 1, true)
-    this.#mask.setUint16(CAP_MSIX + 2, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL, true)
-    this.#view.setUint32(CAP_MSIX + 4, layout.msix.bar, true)
-    this.#view.setUint32(CAP_MSIX + 8, layout.msix.pba | layout.msix.bar, true)
+    if (layout.msix.vectors > 0) this.#msix(layout.msix)
     this.#initial = this.#bytes.slice()
     this.#bytes = ledger.bytes(PCI_CONFIG_SIZE)
     this.#view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, PCI_CONFIG_SIZE)
@@ -175,6 +170,16 @@ export class ConfigSpace {
     }
     const at = this.#window()
     if (at) this.#owner.writeBar(at.bar, at.offset, this.#bytes.slice(WINDOW, WINDOW + at.len))
+  }
+
+  #msix({ bar, size, vectors, pba }: BarLayout['msix']): void {
+    this.#bar(bar, size, 0)
+    this.#bytes[CAP_PCI_CFG + 1] = CAP_MSIX
+    this.#bytes[CAP_MSIX] = PCI_CAP_ID_MSIX
+    this.#view.setUint16(CAP_MSIX + 2, vectors - 1, true)
+    this.#mask.setUint16(CAP_MSIX + 2, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL, true)
+    this.#view.setUint32(CAP_MSIX + 4, bar, true)
+    this.#view.setUint32(CAP_MSIX + 8, pba | bar, true)
   }
 
   #bar(bar: number, size: number, type: number): void {

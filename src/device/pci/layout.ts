@@ -24,6 +24,7 @@ export interface BarLayout {
   readonly notify: Span
   /** Bytes between the notify addresses of two queues (§4.1.4.4). */
   readonly notifyMultiplier: number
+  /** No BAR at all where there are no vectors. */
   readonly msix: { readonly bar: number; readonly size: number; readonly vectors: number; readonly pba: number }
 }
 
@@ -40,7 +41,7 @@ export function barLayout(queues: number, deviceConfigLen: number, vectors: numb
     device: { offset: 2 * PAGE, len: deviceConfigLen },
     notify,
     notifyMultiplier,
-    msix: { bar: 1, size: Math.max(PAGE, powerOfTwo(pba + roundUp(vectors, 64) / 8)), vectors, pba },
+    msix: { bar: 1, size: vectors && Math.max(PAGE, powerOfTwo(pba + roundUp(vectors, 64) / 8)), vectors, pba },
   }
 }
 

@@ -20,7 +20,7 @@ import { barLayout, type BarLayout } from './layout.ts'
 const VECTORS_DEFAULT_MAX = 128
 
 export interface VirtioPciOptions {
-  /** MSI-X vectors, 2 … 2048; default one for each queue and one for configuration changes, at most 128. */
+  /** MSI-X vectors, 2 … 2048, or 0 for a function without MSI-X; default one for each queue and one for configuration changes, at most 128. */
   vectors?: number
   /** Where the registers live. */
   ledger?: Ledger
