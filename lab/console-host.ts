@@ -16,6 +16,8 @@ export type Qmp = (name: string, args?: Record<string, unknown>) => Promise<unkn
 export interface PortWish {
   console?: boolean
   id?: number
+  /** Of our device: leads there instead of to a socket. */
+  chardev?: string
 }
 
 export interface ConsoleHostOptions {
@@ -88,10 +90,10 @@ export class ConsoleHost {
     this.#qmp = qmp
   }
 
-  async addPort(name: string, { console = false, id }: PortWish = {}): Promise<void> {
+  async addPort(name: string, { console = false, id, chardev: place }: PortWish = {}): Promise<void> {
     const path = this.socket(name)
     if (this.#control) {
-      const spec = `unix:${path},server=on,name=${name}${console ? ',console=on' : ''}${id === undefined ? '' : `,nr=${id}`}`
+      const spec = `${place ?? `unix:${path},server=on`},name=${name}${console ? ',console=on' : ''}${id === undefined ? '' : `,nr=${id}`}`
       await this.#control.request('port.add', { spec })
       return
     }

@@ -10,7 +10,7 @@ export interface PortCounters {
   hostToGuestBytes: number
   /** Bytes the guest wrote that no host peer will see: policy, or left at close. */
   guestToHostDropped: number
-  /** Bytes the host sent that no guest program will see: left at close. */
+  /** Bytes the host sent that no guest program will see: left at close, or read when the device process died. */
   hostToGuestDropped: number
   /** Bytes waiting in the hold buffer now. */
   held: number

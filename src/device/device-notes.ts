@@ -52,7 +52,7 @@ export class DeviceNotes {
     if (!moved || !port) return
     const sent = (moved.queue & 1) !== 0
     if (moved.bytes === undefined) {
-      if (sent) port.counters.guestToHostRepeated += moved.offered
+      port.counters[sent ? 'guestToHostRepeated' : 'hostToGuestDropped'] += moved.offered
       port.warn(
         `up to ${moved.offered} bytes may have been ${sent ? 'sent twice' : 'lost'} when the device process died`,
       )

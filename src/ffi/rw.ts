@@ -105,7 +105,7 @@ function withReceipt(
   receipts.arm(list.queue, list.total)
   if (call(fd, receipts.address) === 1) return receipts.len
   if (errno() !== ENOTSOCK) return -1
-  receipts.unknown()
+  receipts.unknown(call === recvmmsg ? unread(fd) : Infinity)
   const done = other(fd, iovAddress, entries)
   receipts.known(done)
   return done

@@ -48,8 +48,9 @@ export class Receipts {
     this.#base[0] = this.#positions[queue]!
   }
 
-  /** Before a call that writes no receipt, after `arm`; and after it. */
-  unknown(): void {
+  /** Before a call that writes no receipt, after `arm`; `most` bytes can move. And after it. */
+  unknown(most: number): void {
+    this.words[OFFERED] = Math.min(most, this.words[OFFERED]!)
     this.words[MMSG.len] = UNKNOWN
   }
   known(bytes: number): void {

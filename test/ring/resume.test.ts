@@ -63,7 +63,7 @@ describe('resume', () => {
   it('a call without a receipt is one that may have happened', () => {
     const receipts = new Receipts(new Uint8Array(new ArrayBuffer(Receipts.LEN)), 1, new Float64Array(1))
     receipts.arm(0, 77)
-    receipts.unknown()
+    receipts.unknown(Infinity)
     expect(receipts.unrecorded()).toEqual({ queue: 0, bytes: undefined, offered: 77 })
     receipts.known(0)
     expect(receipts.len).toBe(NO_RECEIPT)

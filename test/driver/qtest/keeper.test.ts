@@ -2,7 +2,11 @@
  * The device process is killed while bytes move at native speed, so that kills land within its system calls: what it has
  * moved and not noted is known from the kernel's receipt. No guest; our driver half fills the rings. Needs the build.
  */
+import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { createReadStream, createWriteStream, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Chardev, ChardevEnd } from '../../../src/chardev/chardev.ts'
 import { IOVEC_MAX, type Iovec } from '../../../src/mem/iovec.ts'
@@ -72,6 +76,38 @@ class Endless implements Chardev {
   close(): void {}
 }
 
+/** Hears the table from anywhere, and notes each jump in it: bytes that came again, bytes that are missing. */
+class Jumps {
+  heard = 0
+  repeated = 0
+  missing = 0
+  #at = 0
+  #rest: Buffer = Buffer.alloc(0)
+
+  hear(chunk: Buffer): void {
+    let bytes = this.#rest.length > 0 ? Buffer.concat([this.#rest, chunk]) : chunk
+    this.#rest = Buffer.alloc(0)
+    this.heard += chunk.length
+    while (bytes.length > 0) {
+      const part = bytes.subarray(0, TABLE.length - this.#at)
+      let same = 0
+      if (part.equals(TABLE.subarray(this.#at, this.#at + part.length))) same = part.length
+      else while (part[same] === TABLE[this.#at + same]) same++
+      this.#at = (this.#at + same) % TABLE.length
+      bytes = bytes.subarray(same)
+      if (same === part.length) continue
+      if (bytes.length < 64) return void (this.#rest = bytes)
+      const found = Buffer.concat([TABLE, TABLE.subarray(0, 64)]).indexOf(bytes.subarray(0, 64))
+      if (found === -1) throw new Error(`bytes that nobody sent, after ${this.heard - bytes.length}`)
+      const back = (this.#at - found + TABLE.length) % TABLE.length
+      // A batch is never half of the table.
+      if (back < TABLE.length / 2) this.repeated += back
+      else this.missing += TABLE.length - back
+      this.#at = found
+    }
+  }
+}
+
 describe('kills at native speed', () => {
   let rig: QtestRig | undefined
   afterEach(() => rig?.close())
@@ -125,6 +161,62 @@ describe('kills at native speed', () => {
       console.log(
         `${Math.round(hears.heard / 2 ** 20)} MiB to the host, ${Math.round(sink.heard / 2 ** 20)} MiB to the guest`,
       )
+    },
+    120_000 + ROUNDS * 30_000,
+  )
+
+  it(
+    'pipes write no receipts: what may have come twice or not at all is counted, and it is no more',
+    async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'vmch-pipe-'))
+      const path = join(folder, 'pipe')
+      execFileSync('mkfifo', [`${path}.in`, `${path}.out`])
+      rig = await QtestRig.start('ours', { keeper: true })
+      await rig.addPort('pipe', { chardev: `pipe:${path}` })
+      const port = await rig.port('pipe')
+      const guest = new Jumps()
+      const host = new Jumps()
+      const output = createReadStream(`${path}.out`).on('data', (chunk) => host.hear(chunk as Buffer))
+      const input = createWriteStream(`${path}.in`).on('error', () => {})
+      try {
+        await until(() => port.hostOpen, 'the driver hears of the pipe')
+        const program = port.attach((end) => {
+          const endless = new Endless(end)
+          endless.hear = (bytes) => guest.hear(Buffer.from(bytes))
+          return endless
+        }) as Endless
+        let at = 0
+        const push = (): void => {
+          for (let more = !input.destroyed; more;) {
+            const part = TABLE.subarray(at, Math.min(TABLE.length, at + 65_536))
+            at = (at + part.length) % TABLE.length
+            more = input.write(part)
+          }
+        }
+        input.on('drain', push)
+        push()
+        program.setReading(true)
+        for (let i = 1; i <= ROUNDS * KILLS; i++) {
+          await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 150))
+          const before = [host.heard, guest.heard] as const
+          await rig.host.kill()
+          await until(() => host.heard > before[0] + (1 << 20) && guest.heard > before[1] + (1 << 20), 'it goes on')
+          if (i % KILLS === 0) await new Promise((resolve) => setTimeout(resolve, 1200))
+        }
+        const { counters } = (await rig.host.stats())[0]!
+        const seen = { ...{ repeated: host.repeated, lost: guest.missing }, kills: ROUNDS * KILLS }
+        console.log(
+          `pipe: ${JSON.stringify({ ...seen, counted: [counters.guestToHostRepeated, counters.hostToGuestDropped] })}`,
+        )
+        expect([host.missing, guest.repeated]).toEqual([0, 0])
+        expect(host.repeated).toBeLessThanOrEqual(counters.guestToHostRepeated)
+        expect(guest.missing).toBeLessThanOrEqual(counters.hostToGuestDropped)
+        expect(rig.driver.faults).toBe(0)
+      } finally {
+        input.destroy()
+        output.destroy()
+        rmSync(folder, { recursive: true, force: true })
+      }
     },
     120_000 + ROUNDS * 30_000,
   )
