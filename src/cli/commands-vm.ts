@@ -23,7 +23,7 @@ const KEEPER: OptionRow = {
   flags: '--keeper <on|off>',
   text: 'a second small process holds all connections and starts the device process again if that dies',
   env: 'VMCHANNEL_KEEPER',
-  default: 'off',
+  default: 'on',
   choices: ['on', 'off'],
 }
 

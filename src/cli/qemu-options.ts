@@ -61,9 +61,9 @@ export function readOwnOptions(
   return { options, rest: argv.slice(at) }
 }
 
-/** Flag over environment over `off`. */
+/** Flag over environment over `on`. */
 export function onOff(flag: string | undefined, env: string | undefined): boolean {
-  const given = flag ?? (env || 'off')
+  const given = flag ?? (env || 'on')
   if (given === 'on' || given === 'off') return given === 'on'
   throw new VmchannelError(
     'ERR_VMCHANNEL_USAGE',

@@ -19,7 +19,7 @@ export function readServeConfig(options: Call['options']): ServeConfig {
   if (control !== undefined) config.control = control
   config.log = logLevel(given('log') ?? config.log, undefined)
   const keeper = given('keeper')
-  config.keeper = keeper === undefined ? (config.keeper ?? false) : onOff(keeper, undefined)
+  config.keeper = keeper === undefined ? (config.keeper ?? true) : onOff(keeper, undefined)
   config.memory = given('memory') ?? config.memory ?? MEMORY
   applyVmFlags(config, options, given)
   return config

@@ -65,7 +65,7 @@ async function start(config: ServeConfig, stdio: boolean): Promise<StartedDevice
   }
   if (config.control !== undefined) daemon.controlSocket = config.control
   // In a session of its own: Ctrl-C is for us, and we end it in order.
-  const options: StartOptions = { detached: true, lifeline: lifeline.read, keeper: config.keeper ?? false }
+  const options: StartOptions = { detached: true, lifeline: lifeline.read, keeper: config.keeper ?? true }
   if (stdio) options.terminal = { input: 0, output: 1 }
   if (config.vms.some(({ ports }) => ports.some((port) => waits(port)))) {
     options.timeoutMs = FOREVER_MS

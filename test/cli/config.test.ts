@@ -112,7 +112,7 @@ describe('flags over environment over file', () => {
   writeFileSync(path, 'memory = "1G"\nlog = "info"\n[[vm]]\nname = "a"\nmax-ports = 4\nports = ["null,name=file"]\n')
 
   it('nothing said: one VM with no ports', async () => {
-    expect(await print([])).toBe('log = "warn"\nkeeper = false\nmemory = "512M"\n\n[[vm]]\nname = "vm0"\nports = []\n')
+    expect(await print([])).toBe('log = "warn"\nkeeper = true\nmemory = "512M"\n\n[[vm]]\nname = "vm0"\nports = []\n')
   })
 
   it('the file alone, then a variable, then a flag', async () => {
