@@ -76,7 +76,7 @@ describe('the house', () => {
       keeper: /^(keeper|ffi|errors\.ts|store\.ts|daemon\/(protocol|stderr|stdin)\.ts)/,
       inspect: /^(inspect|client|library|qemu|errors\.ts|log\.ts)/,
       qemu: /^(qemu|usernet\/place\.ts|chardev|port-spec\.ts|errors\.ts|log\.ts|spec)/,
-      usernet: /^(usernet|device|driver|ffi|mem|chardev\/chardev\.ts|errors\.ts|log\.ts|port-spec\.ts)/,
+      usernet: /^(usernet|device|driver|ffi|mem|chardev\/chardev\.ts|errors\.ts|log\.ts|store\.ts|port-spec\.ts)/,
       qmp: /^(qmp|client\/abort\.ts|errors\.ts)/,
       screenlock: /^(screenlock|agent|qmp|client|daemon\/protocol\.ts|udev\/installer\.ts|errors\.ts)/,
       clipboard: /^(clipboard|client|daemon\/protocol\.ts|errors\.ts)/,
