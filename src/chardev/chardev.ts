@@ -29,6 +29,8 @@ export interface Chardev {
    * host sends stays in the kernel's buffer and holds up the sender. It still reports a far end that goes away.
    */
   setReading(on: boolean): void
+  /** Where the far end may be a process of this machine: lets it run for an instant, since it may answer at once. */
+  giveWay?(): void
   /** Throws away what the far end has sent and nobody has read; returns the bytes. */
   discardInput(): number
   /** Ends the current connection, if there is such a thing, and waits for the next; a no-op elsewhere. */

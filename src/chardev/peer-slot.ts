@@ -8,6 +8,7 @@
 
 import { closeFd } from '../ffi/libc.ts'
 import { hangUp } from '../ffi/socket-calls.ts'
+import { yieldCpu } from '../ffi/yield.ts'
 import type { Iovec } from '../mem/iovec.ts'
 import { recallFd, type Store } from '../store.ts'
 import { GONE, type Chardev, type ChardevEnd } from './chardev.ts'
@@ -112,6 +113,10 @@ export class PeerSlot implements Chardev {
   setReading(on: boolean): void {
     this.#reading = on
     this.#peer?.setReading(on)
+  }
+
+  giveWay(): void {
+    yieldCpu()
   }
 
   discardInput(): number {

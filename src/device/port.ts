@@ -6,10 +6,14 @@
 
 import type { Chardev, ChardevEnd } from '../chardev/chardev.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
+import { BackOff } from './back-off.ts'
 import { copyOfCounters, newCounters, type PortCounters } from './counters.ts'
 import type { PortOwner, PortSettings } from './port-settings.ts'
 import { Receiver } from './receive.ts'
 import { Transmitter } from './transmit.ts'
+
+/** How often: as long as it takes to wake a process on another processor, and no longer than to be woken. */
+const ANSWER_LOOKS = 4
 
 export class Port implements ChardevEnd {
   readonly settings: PortSettings
@@ -18,6 +22,7 @@ export class Port implements ChardevEnd {
   readonly #transmitter: Transmitter
   readonly #receiver: Receiver
   readonly #owner: PortOwner
+  readonly #answers = new BackOff()
   #chardev: Chardev | undefined
   /** Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's. */
   #inputDeadline: (() => void) | undefined
@@ -79,7 +84,10 @@ export class Port implements ChardevEnd {
 
   /** Notifications of the two queues. */
   transmit(): void {
+    const { queue } = this.#transmitter
+    const before = queue.consumed
     this.#transmitter.run()
+    if (queue.consumed - before === 1 && this.guestOpen) this.#lookForAnswer()
   }
   receive(): void {
     this.#receiver.run()
@@ -161,6 +169,22 @@ export class Port implements ChardevEnd {
     this.#set(OPEN, false)
     this.#chardev?.close()
     this.#chardev = undefined
+  }
+
+  /**
+   * A lone message may be answered at once. To look for that here costs less than to sleep and to be woken for it, which
+   * is most of what a round trip costs us.
+   */
+  #lookForAnswer(): void {
+    const { counters } = this
+    const chardev = this.#chardev
+    if (!chardev?.giveWay || this.#receiver.queue.available() === 0 || !this.#answers.due()) return
+    const before = counters.hostToGuestBytes
+    for (let i = 0; i < ANSWER_LOOKS && counters.hostToGuestBytes === before; i++) {
+      chardev.giveWay()
+      this.#receiver.run()
+    }
+    this.#answers.tried(counters.hostToGuestBytes !== before)
   }
 
   /** Who was there when another process ran this port. The queues come after this, and get things moving. */

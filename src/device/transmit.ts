@@ -24,8 +24,9 @@ export class Transmitter {
   readonly #counters: PortCounters
   readonly #owner: PortOwner
   readonly #hold: HoldBuffer | undefined
-  /** Only where the guest can be made to wait anyway: a console's driver spins until its buffer is back. */
   readonly #settlement: Settlement | undefined
+  /** What was published when the time began to run. */
+  #settleMark = 0
   #cancelSettle: (() => void) | undefined
   #deferred = false
   #ready = false
@@ -38,8 +39,7 @@ export class Transmitter {
     this.#owner = owner
     const holds = settings.policy === 'drop-oldest' || settings.policy === 'drop-newest'
     this.#hold = holds ? new HoldBuffer(settings.buffer) : undefined
-    this.#settlement =
-      settings.policy === 'block' && !settings.console && owner.settleMs > 0 ? new Settlement() : undefined
+    this.#settlement = owner.settleMs > 0 ? new Settlement() : undefined
   }
 
   /**
@@ -76,7 +76,7 @@ export class Transmitter {
           const bytes = queue.gather(batch, 'readable', GATHER_LEN)
           if (batch.count === 0) break
           const taken = this.#send(batch.list, full)
-          this.#settlement?.sent(taken, batch.list.count)
+          this.#settlement?.sent(batch.list.count)
           queue.complete(batch, taken)
           budget -= taken + batch.count * TURN_CHAIN_LEN
           if (taken < bytes) {
@@ -84,7 +84,7 @@ export class Transmitter {
             break
           }
         }
-        this.#settle(full || budget <= 0)
+        this.#settle()
         if (budget <= 0) return this.#defer()
         // While the chardev is full no notification is of use: `writable` comes back here. A port that never makes the
         // guest wait goes on: it has taken everything, whatever the chardev said.
@@ -120,7 +120,8 @@ export class Transmitter {
         queue.complete(batch, bytes)
         this.#counters.guestToHostDropped += bytes
       } while (--rounds > 0 && (batch.count > 0 || queue.enableNotify()))
-      this.#giveBack()
+      queue.publish()
+      this.#tell()
     } catch (error) {
       this.#owner.fault(queue, error)
     }
@@ -172,18 +173,37 @@ export class Transmitter {
     return true
   }
 
-  /** Gives back what was sent, now or together with what comes next. */
-  #settle(now: boolean): void {
+  /** Publishes what was sent; the interrupt for it comes now, or with what follows, or not at all. */
+  #settle(): void {
     const { queue } = this
     const settlement = this.#settlement
-    if (queue.staged === 0) return
-    if (now || !settlement?.mayWait(queue.size)) return this.#giveBack()
-    if (this.#cancelSettle) return
+    queue.publish()
+    if (!queue.unjudged) return
+    if (!settlement || !this.#mayWait(settlement)) return this.#tell()
+    if (!this.#cancelSettle) this.#startTimer(settlement)
+  }
+
+  #mayWait(settlement: Settlement): boolean {
+    const { queue } = this
+    if (settlement.mayWait(queue.size)) return true
+    // So much is out only if the driver has not come by.
+    if (!this.#cancelSettle || !queue.excused(this.#settleMark)) return false
+    this.#settleMark = queue.published
+    settlement.settled()
+    return true
+  }
+
+  #startTimer(settlement: Settlement): void {
+    const { queue } = this
     settlement.started()
+    this.#settleMark = queue.published
     this.#cancelSettle = this.#owner.after(this.#owner.settleMs, () => {
       this.#cancelSettle = undefined
-      settlement.expired()
-      this.#giveBack()
+      const cameBy = queue.excused(this.#settleMark)
+      settlement.expired(cameBy)
+      if (!cameBy) return this.#tell()
+      settlement.settled()
+      if (queue.unjudged) this.#startTimer(settlement)
     })
   }
 
@@ -192,9 +212,10 @@ export class Transmitter {
     this.#cancelSettle = undefined
   }
 
-  #giveBack(): void {
+  /** Interrupts, if the driver wants that. */
+  #tell(): void {
     this.#settlement?.settled()
-    if (this.queue.flush()) this.#interrupt()
+    if (this.queue.judge()) this.#interrupt()
   }
 
   #defer(): void {

@@ -64,6 +64,8 @@ export class DeviceQueue {
   /** Chains consumed so far, modulo 2^16: the next to look at, and our used index, are the same (used in order). */
   #idx = 0
   #publishedIdx = 0
+  /** Up to here it is settled whether the driver gets an interrupt. */
+  #judgedIdx = 0
   /** Bytes of the first available chain that were moved before. */
   #offset = 0
   #notifyDisabled = false
@@ -144,6 +146,7 @@ export class DeviceQueue {
     this.#memory = undefined
     this.#idx = 0
     this.#publishedIdx = 0
+    this.#judgedIdx = 0
     this.#offset = 0
     this.#notifyDisabled = false
     this.#broken = false
@@ -236,13 +239,50 @@ export class DeviceQueue {
 
   /** Publishes the used entries; true when the driver wants an interrupt for them (§2.7.7.2). */
   flush(): boolean {
+    this.publish()
+    return this.judge()
+  }
+
+  /** Publishes the used entries; whether the driver wants an interrupt for them is for `judge` to say, soon. */
+  publish(): void {
     const ring = this.#ring
-    if (!ring || this.#idx === this.#publishedIdx) return false
-    const old = this.#publishedIdx
+    if (!ring || this.#idx === this.#publishedIdx) return
     this.#publishedIdx = this.#idx
     ring.publishUsedIdx(this.#idx)
-    if (this.#eventIdx) return needEvent(ring.usedEvent(), this.#idx, old)
+  }
+
+  /** Whether the driver wants an interrupt for what was published since it was last asked, and has not come by itself. */
+  judge(): boolean {
+    const ring = this.#ring
+    const [old, idx] = [this.#judgedIdx, this.#publishedIdx]
+    if (!ring || old === idx) return false
+    this.#judgedIdx = idx
+    if (this.#eventIdx) return needEvent(ring.usedEvent(), idx, old)
     return (ring.availFlags() & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0
+  }
+
+  /** Whether something was published that `judge` has not been asked about. */
+  get unjudged(): boolean {
+    return this.#judgedIdx !== this.#publishedIdx
+  }
+
+  /** The index after the last published entry, for `excused`. */
+  get published(): number {
+    return this.#publishedIdx
+  }
+
+  /**
+   * Whether the driver has come by itself and taken everything before `idx`, an earlier `published`: the entry that it
+   * wants to hear of is a later one (known only with EVENT_IDX). No interrupt is owed for those any more.
+   */
+  excused(idx: number): boolean {
+    const ring = this.#ring
+    if (!ring || !this.#eventIdx) return false
+    const end = this.#publishedIdx
+    if (((end - idx) & 0xffff) > ((end - this.#judgedIdx) & 0xffff)) return false
+    if (((end - ring.usedEvent()) & 0xffff) > ((end - idx) & 0xffff)) return false
+    this.#judgedIdx = idx
+    return true
   }
 
   /** Asks the driver not to notify: we are looking anyway (§2.7.10). With EVENT_IDX a stale avail_event does that. */
@@ -290,7 +330,7 @@ export class DeviceQueue {
 
   #findPublished(ring: SplitRing): void {
     this.#unpublished = false
-    this.#publishedIdx = ring.usedIdx()
+    this.#publishedIdx = this.#judgedIdx = ring.usedIdx()
     if (((this.#idx - this.#publishedIdx) & 0xffff) <= ring.size) return
     // Not what we left: the guest has written there. It gets its own index, and what follows from it.
     this.#idx = this.#publishedIdx

@@ -56,6 +56,9 @@ export class Stream implements MessageStream {
   #held: HeldFds[] = []
   /** The rest of a message that the socket did not take. */
   #unsent: Uint8Array | undefined
+  /** The last read took all that was there: what comes then, an end too, the event loop tells. */
+  #drained = false
+  #hungUp = false
   #turning = false
   #resumeQueued = false
   #closed = false
@@ -68,6 +71,8 @@ export class Stream implements MessageStream {
     const view = new DataView(this.#bytes.buffer)
     this.#message = { bytes: this.#bytes, view, id: 0, command: 0, flags: 0, errno: 0, at: 0, len: 0, fds: NO_FDS }
     this.#watch = new Watch(fd, (ready) => {
+      // After an error the watch has stopped: this is the last turn, and has to find the end.
+      if (ready.disconnect) this.#hungUp = true
       if (ready.writable && this.#unsent) this.#flush()
       this.#turn()
     })
@@ -137,11 +142,12 @@ export class Stream implements MessageStream {
   #work(): void {
     let messages = TURN_MESSAGES
     let reads = TURN_READS
+    this.#drained = false
     while (!this.#closed && !this.#unsent) {
       messages = this.#handle(messages)
       if (this.#closed || this.#unsent) return
       if (messages === 0 || reads-- === 0) return this.#resumeLater()
-      if (!this.#read()) return
+      if (this.#drained || !this.#read()) return
     }
   }
 
@@ -162,6 +168,8 @@ export class Stream implements MessageStream {
     const got = this.#receiver.receive(this.#fd, before, READ_SIZE)
     if (got > 0) {
       this.#stop += got
+      // A read stops behind descriptors, whatever follows.
+      this.#drained = got < READ_SIZE && this.#receiver.fds.length === 0 && !this.#hungUp
       return this.#receiver.fds.length === 0 ? !this.#lostFds() : this.#holdFds(before)
     }
     if (got === 0) this.#fail(this.#start === this.#stop ? 'closed by the VMM' : 'closed by the VMM within a message')
