@@ -9,6 +9,7 @@ import { writeSync } from 'node:fs'
 import { EXIT_CODES, VmchannelError, type ErrorCode } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { duplicate, redirect, silence } from '../ffi/local-socket.ts'
+import { shortSlices } from '../ffi/slice.ts'
 import { SILENT } from '../log.ts'
 import { DeviceProcess } from './device-process.ts'
 import { Exit } from './exit.ts'
@@ -19,6 +20,8 @@ import type { DaemonConfig, DaemonReady } from './protocol.ts'
 import { onInputEnd, readConfigText } from './stdin.ts'
 
 const CONNECT_TIMEOUT_MS = 60_000
+/** Longer than any turn of a round trip, shorter than the slices of others. */
+const SLICE_US = 300
 
 async function main(): Promise<void> {
   const exit = new Exit(SILENT)
@@ -27,6 +30,7 @@ async function main(): Promise<void> {
   try {
     const config = checkConfig(await readConfigText())
     takeStdio(config)
+    shortSlices(SLICE_US)
     const log = await openLog({ level: config.logLevel, format: config.logFormat ?? 'text' })
     let waiting: NodeJS.Timeout | undefined
     const link =
