@@ -6,7 +6,7 @@
 import { constants, openSync } from 'node:fs'
 import { addressOf, declare, EAGAIN, EINTR, ENOENT, errno } from './libc.ts'
 
-const readFunction = declare('int64_t read(int fd, uintptr_t data, size_t len)')
+const readvFunction = declare('int64_t readv(int fd, uintptr_t iov, int count)')
 const writevFunction = declare('int64_t writev(int fd, uintptr_t iov, int count)')
 
 export const CUSE_NODE = '/dev/cuse'
@@ -28,45 +28,48 @@ export function fixedBuffer(len: number): FixedBuffer {
   return { bytes, address: Number(addressOf(bytes)) }
 }
 
-/** Reads one request: its length, 0 when there is none now, -1 when the device is gone. */
-export function readRequest(fd: number, into: FixedBuffer): number {
-  for (;;) {
-    const len = readFunction(fd, into.address, into.bytes.length)
-    if (len > 0) return len
-    const error = errno()
-    if (error === EAGAIN) return 0
-    // ENOENT: the request was given up between being announced and being read.
-    if (error !== EINTR && error !== ENOENT) return -1
+/** A struct iovec[] that is filled part by part: base low, base high, len low, len high. */
+const PARTS_MAX = 1024
+
+export class Parts {
+  readonly #words = new Uint32Array(PARTS_MAX * 4)
+  readonly #address = Number(addressOf(new Uint8Array(this.#words.buffer)))
+  #count = 0
+
+  get full(): boolean {
+    return this.#count === PARTS_MAX
   }
-}
 
-/** struct iovec[]: base low, base high, len low, len high. */
-const IOV_MAX = 1024
-const iov = new Uint32Array(IOV_MAX * 4)
-const iovAddress = Number(addressOf(new Uint8Array(iov.buffer)))
-let parts = 0
+  /** Drops the parts from the one with this number on. */
+  cut(count: number): void {
+    this.#count = count
+  }
 
-/** Starts a reply; its parts follow, then `sendReply`. */
-export function beginReply(): void {
-  parts = 0
-}
+  add(address: number, len: number): void {
+    const at = this.#count++ * 4
+    // A store into Uint32Array takes a number modulo 2^32, without its fraction.
+    this.#words[at] = address
+    this.#words[at + 1] = address / 2 ** 32
+    this.#words[at + 2] = len
+  }
 
-export function addPart(address: number, len: number): void {
-  const at = parts++ * 4
-  iov[at] = address // a store into Uint32Array keeps the low 32 bits
-  iov[at + 1] = Math.floor(address / 2 ** 32)
-  iov[at + 2] = len
-  iov[at + 3] = 0
-}
+  /** Reads one request into the parts: its length, 0 when there is none now, -1 when the device is gone. */
+  read(fd: number): number {
+    for (;;) {
+      const len = readvFunction(fd, this.#address, this.#count)
+      if (len > 0) return len
+      const error = errno()
+      if (error === EAGAIN) return 0
+      // ENOENT: the request was given up between being announced and being read.
+      if (error !== EINTR && error !== ENOENT) return -1
+    }
+  }
 
-export function roomForParts(): boolean {
-  return parts < IOV_MAX
-}
-
-/** Sends the parts as one message: false when the kernel does not want it (the request was given up). */
-export function sendReply(fd: number): boolean {
-  for (;;) {
-    if (writevFunction(fd, iovAddress, parts) >= 0) return true
-    if (errno() !== EINTR) return false
+  /** Sends the parts as one message: false when the kernel does not want it (the request was given up). */
+  write(fd: number): boolean {
+    for (;;) {
+      if (writevFunction(fd, this.#address, this.#count) >= 0) return true
+      if (errno() !== EINTR) return false
+    }
   }
 }

@@ -4,7 +4,7 @@
  */
 
 import { readFileSync } from 'node:fs'
-import { BusyLoop } from '../chardev/cuse/busy-loop.ts'
+import { BusyLoop, type Waker } from '../chardev/cuse/busy-loop.ts'
 import { CuseDevice } from '../chardev/cuse/device.ts'
 import { openPtyChardev } from '../chardev/pty.ts'
 import { describeError } from '../errors.ts'
@@ -41,6 +41,10 @@ export class PortBoard implements PortView {
 
   constructor(options: BoardOptions) {
     this.#options = options
+  }
+
+  attached(wakers: readonly Waker[]): void {
+    this.#busy.setWakers(wakers)
   }
 
   /** After an interrupt: there is more to come. */

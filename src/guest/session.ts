@@ -4,7 +4,7 @@
  */
 
 import type { PciFunction } from '../driver/attach/pci-sysfs.ts'
-import type { AttachedDevice } from '../driver/attach/attached.ts'
+import type { AttachedDevice, Waker } from '../driver/attach/attached.ts'
 import { attachUio, UIO_DRIVER } from '../driver/attach/uio/attach.ts'
 import { attachVfio, VFIO_DRIVER } from '../driver/attach/vfio/attach.ts'
 import { DRIVER_FEATURES } from '../driver/console-options.ts'
@@ -26,6 +26,8 @@ export interface SessionOptions {
 
 /** Who shows the ports. */
 export interface PortView {
+  /** Before the driver starts: what wakes it. */
+  attached?(wakers: readonly Waker[]): void
   handle(event: DriverPortEvent): void
   /** After an interrupt: there is more to come. */
   served?(): void
@@ -81,7 +83,8 @@ class Session implements GuestSession {
     try {
       const attach = driver === 'vfio' ? attachVfio : attachUio
       this.#attachment = attach(pci, { onGone: () => this.#gone(), onServed: () => view.served?.() })
-      const { transport, pool, features } = this.#attachment
+      const { transport, pool, features, wakers } = this.#attachment
+      view.attached?.(wakers)
       this.driver = new ConsoleDriver(transport, pool, {
         log,
         features: DRIVER_FEATURES | features,

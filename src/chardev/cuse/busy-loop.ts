@@ -1,32 +1,45 @@
 /**
- * Looks for more work before it goes to sleep: after a request the next one is usually near, and a turn of the event
- * loop costs more than all the rest. For a short while it asks the devices that were busy and the rings, and gives the
- * processor away in between: on one processor that is when the program that waits for us makes its next request.
+ * Stays with programs that are busy: after an answer the next request is near, and a turn of the event loop costs more
+ * than all the rest. For a few milliseconds it waits at the devices that were busy and at the interrupts by itself, in
+ * the kernel, and before that, where it pays, it looks a few times without sleeping.
  *
- * An idle driver sleeps; one that is busy all the time still lets the event loop have a turn every few milliseconds.
+ * An idle driver sleeps in the event loop; one that is busy all the time lets that have a turn every few milliseconds.
  */
 
-import { microseconds, yieldCpu } from '../../ffi/yield.ts'
+import { availableParallelism } from 'node:os'
+import { WaitSet } from '../../ffi/wait.ts'
 
-/** Something with requests: deals with at most so many of those that are there, and says whether there were any. */
+/** An fd that becomes readable, and what is then to be done. */
+export interface Waker {
+  readonly fd: number
+  serve(): void
+}
+
+/** A device: deals with at most so many of the requests that are there, and says whether there were any. */
 export interface Busy {
+  readonly fd: number
   serve(most: number): boolean
 }
 
+/** Devices and wakers that are waited at; others are the event loop's. */
+const DEVICES_MAX = 32
+const WAKERS_MAX = 32
+/** What it waits for one event, and the longest stay. */
+const SLEEP_MS = 2
+const STAY_MS = 5
+/** The clock is asked every so many turns: in some guests it costs as much as a request. */
+const CLOCK = 8
 /**
- * How long to look when nothing comes: longer where that was worth it the last time, shorter where it was not. A machine
- * with other things to do (a host that is short of processors) ends at the shortest by itself.
+ * Looks without sleeping after the last request, where the program that makes the next one has a processor of its own:
+ * about as long as it takes for that.
  */
-const PATIENCE_MIN_US = 20
-const PATIENCE_MAX_US = 120
-/** How long a device is asked after its last request; the longest stay. */
-const RECENT_US = 2000
-const STAY_US = 4000
+const LOOKS = availableParallelism() > 1 ? 8 : 0
 
 export class BusyLoop {
   readonly #poll: () => boolean
-  readonly #recent = new Map<Busy, number>()
-  #patience = PATIENCE_MIN_US
+  readonly #devices: Busy[] = []
+  readonly #set = new WaitSet(DEVICES_MAX + WAKERS_MAX)
+  #wakers: readonly Waker[] = []
   #running = false
   #resume = false
 
@@ -35,50 +48,59 @@ export class BusyLoop {
     this.#poll = poll
   }
 
+  /** Where interrupts come from; the list becomes empty when the device is let go of. Without any it never sleeps. */
+  setWakers(wakers: readonly Waker[]): void {
+    this.#wakers = wakers
+  }
+
   /** A device has had a request, or an answer: it will have another request soon. */
   touch(device: Busy): void {
-    this.#recent.set(device, microseconds())
+    if (this.#devices.length < DEVICES_MAX && !this.#devices.includes(device)) this.#devices.push(device)
   }
 
   forget(device: Busy): void {
-    this.#recent.delete(device)
+    const at = this.#devices.indexOf(device)
+    if (at >= 0) this.#devices.splice(at, 1)
   }
 
   /** Stays until nothing comes any more. Called from the event loop, after something has happened. */
   run(): void {
-    if (this.#running || this.#resume) return
+    if (this.#running || this.#resume || this.#devices.length === 0) return
     this.#running = true
-    const start = microseconds()
-    let last = start
-    let waited = false
-    while (this.#recent.size > 0) {
-      let some = this.#poll()
-      for (const device of this.#recent.keys()) {
-        if (!device.serve(1)) continue
-        some = true
-        this.#recent.set(device, last)
-      }
-      // The answer has woken the program; on one processor it needs ours to make its next request.
-      yieldCpu()
-      const now = microseconds()
-      if (some) {
-        if (waited) this.#patience = Math.min(PATIENCE_MAX_US, this.#patience * 2)
-        last = now
-      } else if (now - last > this.#patience) {
-        this.#patience = Math.max(PATIENCE_MIN_US, this.#patience / 2)
-        break
-      } else this.#forgetOld(now)
-      waited = !some
-      if (now - start > STAY_US) {
-        this.#later()
-        break
-      }
+    const start = performance.now()
+    let looks = 0
+    for (let turn = 1; ; turn++) {
+      const sleeps = looks >= LOOKS
+      if (sleeps && this.#wakers.length === 0) break
+      const some = this.#turn(sleeps)
+      if (this.#devices.length === 0 || (sleeps && !some)) break
+      looks = some ? 0 : looks + 1
+      if (turn % CLOCK > 0 || performance.now() - start < STAY_MS) continue
+      this.#later()
+      break
     }
+    if (!this.#resume) this.#devices.length = 0
     this.#running = false
   }
 
-  #forgetOld(now: number): void {
-    for (const [device, at] of this.#recent) if (now - at > RECENT_US) this.#recent.delete(device)
+  /** Waits, deals with what there is; false when there was nothing. */
+  #turn(sleeps: boolean): boolean {
+    const devices = this.#devices.length
+    // An interrupt is looked for only by who sleeps: the others look into the rings.
+    const wakers = sleeps ? Math.min(this.#wakers.length, WAKERS_MAX) : 0
+    for (let i = 0; i < devices; i++) this.#set.set(i, this.#devices[i]!.fd)
+    for (let i = 0; i < wakers; i++) this.#set.set(devices + i, this.#wakers[i]!.fd)
+    let some = false
+    if (this.#set.wait(devices + wakers, sleeps ? SLEEP_MS : 0) > 0) {
+      some = true
+      // Backwards: one that is dealt with may go.
+      for (let i = devices + wakers - 1; i >= 0; i--) {
+        if (!this.#set.ready(i)) continue
+        if (i >= devices) this.#wakers[i - devices]?.serve()
+        else this.#devices[i]?.serve(1)
+      }
+    }
+    return this.#poll() || some
   }
 
   /** The event loop has its turn first. */

@@ -5,22 +5,11 @@
 
 import { existsSync } from 'node:fs'
 import { VmchannelError } from '../../errors.ts'
-import {
-  addPart,
-  beginReply,
-  CUSE_NODE,
-  fixedBuffer,
-  openCuse,
-  readRequest,
-  roomForParts,
-  sendReply,
-  type FixedBuffer,
-} from '../../ffi/cuse.ts'
+import { CUSE_NODE, fixedBuffer, openCuse, Parts, type FixedBuffer } from '../../ffi/cuse.ts'
 import { closeFd } from '../../ffi/libc.ts'
 import { Watch } from '../../ffi/poll.ts'
 import type { Iovec } from '../../mem/iovec.ts'
 import {
-  BUFFER_LEN,
   CUSE_INIT,
   encodeInit,
   NOTIFY_POLL,
@@ -30,20 +19,11 @@ import {
   W_INIT_MAJOR,
   W_INIT_MINOR,
   W_OPCODE,
+  W_SIZE,
   W_UNIQUE,
+  WRITE_DATA,
   type CuseIdentity,
 } from './wire.ts'
-
-/** Requests answered before other events have their turn. */
-const TURN = 64
-
-/** One request, in memory that the next one overwrites. */
-export interface Request {
-  readonly opcode: number
-  readonly unique: number
-  readonly words: Uint32Array
-  readonly bytes: Uint8Array
-}
 
 /** Where devices are made: the kernel, or a test in its place. */
 export interface CuseDoor {
@@ -53,32 +33,36 @@ export interface CuseDoor {
   verify(name: string): void
 }
 
-/** Calls come from the event loop, or from inside `serve`. */
-export interface ChannelOwner {
-  handle(request: Request): void
-  /** The event loop has brought requests, and they were dealt with. */
-  served(): void
-  /** The kernel has ended the device. */
-  lost(): void
-}
-
 // One of each for all devices: a request is dealt with, or copied, before the next one is read.
-const input = fixedBuffer(BUFFER_LEN)
-const words = new Uint32Array(input.bytes.buffer)
+const head = fixedBuffer(WRITE_DATA)
+/** The request that `receive` has found: its header, and what stands before the bytes of a write. */
+export const words: Uint32Array = new Uint32Array(head.bytes.buffer)
+/** Bytes of a write for which nobody had lent memory. */
+const rest = fixedBuffer(REQUEST_MAX)
+const input = new Parts()
+input.add(head.address, WRITE_DATA)
 const header = fixedBuffer(OUT_HEADER + 16)
 const headerWords = new Uint32Array(header.bytes.buffer)
+const output = new Parts()
 let bounce: FixedBuffer | undefined
 
+/** What `receive` says. */
+export const NOTHING = 0
+export const REQUEST = 1
+export const LOST = -1
+export type Found = typeof NOTHING | typeof REQUEST | typeof LOST
+
 export class CuseChannel {
+  /** Of a WRITE: its bytes, and how many of them lie in the memory that was lent. */
+  len = 0
+  lent = 0
   readonly #fd: number
   readonly #watch: Watch
-  readonly #owner: ChannelOwner
   #open = true
 
-  /** Makes /dev/NAME, which is there when this returns. Throws VmchannelError. */
-  constructor(identity: CuseIdentity, owner: ChannelOwner, door: CuseDoor = KERNEL) {
+  /** Makes /dev/NAME, which is there when this returns; `ready` is called when it has requests. Throws VmchannelError. */
+  constructor(identity: CuseIdentity, ready: () => void, door: CuseDoor = KERNEL) {
     this.#fd = door.open(identity.name)
-    this.#owner = owner
     try {
       this.#initialise(identity)
       door.verify(identity.name)
@@ -86,20 +70,21 @@ export class CuseChannel {
       closeFd(this.#fd)
       throw error
     }
-    this.#watch = new Watch(this.#fd, () => {
-      if (this.serve()) this.#owner.served()
-    })
+    this.#watch = new Watch(this.#fd, ready)
     this.#watch.want(true, false)
   }
 
   get open(): boolean {
     return this.#open
   }
+  get fd(): number {
+    return this.#fd
+  }
 
   #initialise(identity: CuseIdentity): void {
-    const len = readRequest(this.#fd, input)
+    const found = this.receive(undefined)
     const kernel = { major: words[W_INIT_MAJOR]!, minor: words[W_INIT_MINOR]! }
-    if (len <= 0 || words[W_OPCODE] !== CUSE_INIT || !speaks(kernel))
+    if (found !== REQUEST || words[W_OPCODE] !== CUSE_INIT || !speaks(kernel))
       throw new VmchannelError(
         'ERR_VMCHANNEL_PLATFORM',
         `${CUSE_NODE} speaks version ${kernel.major}.${kernel.minor}`,
@@ -107,50 +92,59 @@ export class CuseChannel {
           hint: 'Version 7.12 or later of 7 is needed: Linux 2.6.31.',
         },
       )
-    const answer = fixedBuffer(128)
     const bytes = encodeInit(kernel, identity)
-    const whole = bytes.length <= answer.bytes.length ? answer : fixedBuffer(bytes.length)
-    whole.bytes.set(bytes)
+    const answer = fixedBuffer(bytes.length)
+    answer.bytes.set(bytes)
     this.#begin(uniqueAt(W_UNIQUE), bytes.length)
-    addPart(whole.address, bytes.length)
+    output.add(answer.address, bytes.length)
     // The kernel makes the node while it takes this answer.
-    if (!sendReply(this.#fd)) throw nameTaken(identity.name)
+    if (!output.write(this.#fd)) throw nameTaken(identity.name)
   }
 
-  /** Deals with the requests that are there; also called where somebody expects one. True: there was at least one. */
-  serve(most: number = TURN): boolean {
-    let some = false
-    for (let i = 0; i < most && this.#open; i++) {
-      const len = readRequest(this.#fd, input)
-      if (len === 0) break
-      if (len < 0) {
-        this.close()
-        this.#owner.lost()
-        break
+  /**
+   * Looks for a request. The bytes of a write land in `list`, as far as that has addresses, and from there on in
+   * memory of our own (`more`).
+   */
+  receive(list: Iovec | undefined): Found {
+    let room = REQUEST_MAX
+    input.cut(1)
+    if (list)
+      for (let i = 0; i < list.count && room > 0 && list.address[i] !== 0; i++) {
+        const part = Math.min(room, list.len[i]!)
+        input.add(list.address[i]!, part)
+        room -= part
       }
-      some = true
-      this.#owner.handle({ opcode: words[W_OPCODE]!, unique: uniqueAt(W_UNIQUE), words, bytes: input.bytes })
-    }
-    return some
+    // The kernel asks for room for the largest request, whatever comes.
+    if (room > 0) input.add(rest.address, room)
+    const got = input.read(this.#fd)
+    if (got <= 0) return got === 0 ? NOTHING : LOST
+    this.len = Math.max(0, Math.min(words[W_SIZE]!, got - WRITE_DATA))
+    this.lent = Math.min(this.len, REQUEST_MAX - room)
+    return REQUEST
+  }
+
+  /** The bytes of a write that are not in lent memory; until the next `receive`. */
+  get more(): Uint8Array {
+    return rest.bytes.subarray(0, this.len - this.lent)
   }
 
   /** An error, as a positive number; 0: done, with nothing to say. */
   reply(unique: number, error = 0): boolean {
     this.#begin(unique, 0, -error)
-    return sendReply(this.#fd)
+    return output.write(this.#fd)
   }
 
   /** Two or four words. */
   replyWords(unique: number, a: number, b: number, c?: number, d?: number): boolean {
     const len = c === undefined ? 8 : 16
-    this.#begin(unique, len)
     headerWords[4] = a
     headerWords[5] = b
     headerWords[6] = c ?? 0
     headerWords[7] = d ?? 0
-    beginReply()
-    addPart(header.address, OUT_HEADER + len)
-    return sendReply(this.#fd)
+    this.#begin(unique, len)
+    output.cut(0)
+    output.add(header.address, OUT_HEADER + len)
+    return output.write(this.#fd)
   }
 
   /** Bytes from a list, as many as `max`; returns how many. */
@@ -158,7 +152,7 @@ export class CuseChannel {
     let done = 0
     let bounced = 0
     this.#begin(unique, 0)
-    for (let i = 0; i < list.count && done < max && roomForParts(); i++) {
+    for (let i = 0; i < list.count && done < max && !output.full; i++) {
       let len = list.len[i]!
       if (skip >= len) {
         skip -= len
@@ -175,11 +169,11 @@ export class CuseChannel {
         address = bounce.address + bounced
         bounced += len
       } else address += from
-      addPart(address, len)
+      output.add(address, len)
       done += len
     }
     headerWords[0] = OUT_HEADER + done
-    return sendReply(this.#fd) ? done : 0
+    return output.write(this.#fd) ? done : 0
   }
 
   /** Tells the kernel to ask again about a poll. */
@@ -189,9 +183,9 @@ export class CuseChannel {
     headerWords[2] = headerWords[3] = 0
     headerWords[4] = low
     headerWords[5] = high
-    beginReply()
-    addPart(header.address, OUT_HEADER + 8)
-    sendReply(this.#fd)
+    output.cut(0)
+    output.add(header.address, OUT_HEADER + 8)
+    output.write(this.#fd)
   }
 
   /** The node goes; who still has it open gets ENOTCONN. */
@@ -205,10 +199,10 @@ export class CuseChannel {
   #begin(unique: number, more: number, error = 0): void {
     headerWords[0] = OUT_HEADER + more
     headerWords[1] = error
-    headerWords[2] = unique % 2 ** 32
-    headerWords[3] = Math.floor(unique / 2 ** 32)
-    beginReply()
-    addPart(header.address, OUT_HEADER)
+    headerWords[2] = unique
+    headerWords[3] = unique / 2 ** 32
+    output.cut(0)
+    output.add(header.address, OUT_HEADER)
   }
 }
 

@@ -1,8 +1,8 @@
 /**
  * A port as a character device of the guest: programs open, read, write and poll /dev/vmchN as if the kernel drove it.
  *
- * Nothing is queued here: a read is answered straight from the ring, a write goes straight into it, and what does not
- * fit stays with the program that waits. It behaves as Linux's own ports do, with these differences: a blocking write
+ * Nothing is queued here: a read is answered straight from the ring, a write goes straight into it, by one system call
+ * from the program's memory to the device's, and what does not fit stays with the program that waits. It behaves as Linux's own ports do, with these differences: a blocking write
  * is taken whole (Linux takes 32 KiB at a time), a host that is away is POLLHUP without POLLIN (no busy loop), and
  * there is no SIGIO (CUSE has none).
  */
@@ -10,9 +10,11 @@
 import type { Iovec } from '../../mem/iovec.ts'
 import type { Chardev, ChardevEnd } from '../chardev.ts'
 import type { BusyLoop } from './busy-loop.ts'
-import { CuseChannel, uniqueAt, type ChannelOwner, type CuseDoor, type Request } from './channel.ts'
+import { CuseChannel, LOST, NOTHING, REQUEST, uniqueAt, words, type CuseDoor, type Found } from './channel.ts'
 import * as wire from './wire.ts'
 
+/** Requests answered before other events have their turn. */
+const TURN = 64
 /** Programs that wait at one device: threads, each with at most one request. More are told ENOMEM. */
 const WAITING_MAX = 256
 
@@ -32,8 +34,14 @@ interface Waiting {
   done: number
   /** What is to be written from byte `base` on; lent by the channel until the request has to wait. */
   data: Uint8Array
-  base: number
+  readonly base: number
 }
+
+/** The next request is looked for where there is memory for it: `serve` asks the port, the port asks `readv`. */
+const WANTED = 2
+/** It was a write, and the port has its bytes. */
+const WRITTEN = 3
+type Next = Found | typeof WANTED | typeof WRITTEN
 
 /** What an open file wants to be told of. */
 interface Open {
@@ -56,6 +64,7 @@ export class CuseDevice implements Chardev {
   readonly #reads: Waiting[] = []
   readonly #writes: Waiting[] = []
   #reading = false
+  #next: Next = NOTHING
   #hostOpen = false
   /** The port has bytes that nobody has read. */
   #input = false
@@ -67,15 +76,11 @@ export class CuseDevice implements Chardev {
     this.place = `/dev/${options.name}`
     this.label = `cuse:${options.name}`
     this.#busy = options.busy
-    const owner: ChannelOwner = {
-      handle: (request) => this.#handle(request),
-      served: () => {
-        this.#busy?.touch(this)
-        this.#busy?.run()
-      },
-      lost: () => this.#lost(),
-    }
-    this.#channel = new CuseChannel(options, owner, options.door)
+    this.#channel = new CuseChannel(options, () => this.#ready(), options.door)
+  }
+
+  get fd(): number {
+    return this.#channel.fd
   }
 
   get connected(): boolean {
@@ -96,7 +101,32 @@ export class CuseDevice implements Chardev {
 
   /** Deals with requests that are there now, at most so many; true when there were some. */
   serve(most: number): boolean {
-    return this.#channel.serve(most)
+    let some = false
+    for (let i = 0; i < most && this.#channel.open && this.#serveOne(); i++) some = true
+    return some
+  }
+
+  /** The event loop has seen requests. */
+  #ready(): void {
+    if (!this.serve(TURN) || !this.#channel.open) return
+    this.#busy?.touch(this)
+    this.#busy?.run()
+  }
+
+  #serveOne(): boolean {
+    this.#next = WANTED
+    if (this.#reading && this.#writes.length === 0) this.#end.readable()
+    // The port has broken meanwhile.
+    if (!this.#channel.open) return true
+    // `readv` may have set it.
+    const next = this.#next as Next
+    const found = next === WANTED ? this.#channel.receive(undefined) : next
+    this.#next = NOTHING
+    if (found === NOTHING) return false
+    if (found === LOST) this.#lost()
+    else if (found === WRITTEN) this.#settleWrite()
+    else this.#handle()
+    return true
   }
 
   // --- Chardev
@@ -117,7 +147,24 @@ export class CuseDevice implements Chardev {
 
   readv(list: Iovec): number {
     const write = this.#writes[0]
-    if (!write) return 0
+    if (write) return this.#take(write, list)
+    if (this.#next !== WANTED) return 0
+    this.#next = this.#channel.receive(list)
+    if (this.#next !== REQUEST || words[wire.W_OPCODE] !== wire.FUSE_WRITE) return 0
+    this.#next = WRITTEN
+    const unique = uniqueAt(wire.W_UNIQUE)
+    const { len, lent } = this.#channel
+    // The program goes on while the port sends.
+    if (lent === len) this.#channel.replyWords(unique, len, 0)
+    else {
+      const rest: Waiting = { unique, len, done: lent, data: this.#channel.more, base: lent }
+      this.#writes.push(rest)
+      if (lent === 0) return this.#take(rest, list)
+    }
+    return lent
+  }
+
+  #take(write: Waiting, list: Iovec): number {
     const { done, base, data } = write
     const taken = list.copyFrom(done === base ? data : data.subarray(done - base))
     write.done += taken
@@ -157,12 +204,14 @@ export class CuseDevice implements Chardev {
 
   // --- requests
 
-  #handle({ opcode, unique, words, bytes }: Request): void {
-    if (opcode === wire.FUSE_READ) this.#read(unique, words)
-    else if (opcode === wire.FUSE_WRITE) this.#write(unique, words, bytes)
-    else if (opcode === wire.FUSE_POLL) this.#poll(unique, words)
+  #handle(): void {
+    const opcode = words[wire.W_OPCODE]!
+    const unique = uniqueAt(wire.W_UNIQUE)
+    if (opcode === wire.FUSE_READ) this.#read(unique)
+    else if (opcode === wire.FUSE_WRITE) this.#write(unique)
+    else if (opcode === wire.FUSE_POLL) this.#poll(unique)
     else if (opcode === wire.FUSE_OPEN) this.#openFile(unique)
-    else if (opcode === wire.FUSE_RELEASE) this.#release(unique, words)
+    else if (opcode === wire.FUSE_RELEASE) this.#release(unique)
     else if (opcode === wire.FUSE_INTERRUPT) this.#interrupt(uniqueAt(wire.W_VICTIM))
     else this.#channel.reply(unique, opcode === wire.FUSE_IOCTL ? wire.ENOTTY : wire.ENOSYS)
   }
@@ -181,7 +230,7 @@ export class CuseDevice implements Chardev {
   }
 
   /** The program that closes waits for the answer: the next one cannot be early. */
-  #release(unique: number, words: Uint32Array): void {
+  #release(unique: number): void {
     this.#forget(words[wire.W_FH]!)
     this.#channel.reply(unique)
   }
@@ -193,50 +242,47 @@ export class CuseDevice implements Chardev {
     }
   }
 
-  #read(unique: number, words: Uint32Array): void {
-    const read: Waiting = { unique, len: words[wire.W_SIZE]!, done: 0, data: NOTHING, base: 0 }
+  #read(unique: number): void {
+    const len = Math.min(words[wire.W_SIZE]!, wire.REQUEST_MAX)
+    const read: Waiting = { unique, len, done: 0, data: NO_BYTES, base: 0 }
+    const continued = words[wire.W_OFFSET] !== 0 || words[wire.W_OFFSET + 1] !== 0
+    const nonBlocking = (words[wire.W_FILE_FLAGS]! & wire.O_NONBLOCK) !== 0
     const before = this.#reads.length
     if (before === WAITING_MAX) return this.#refuse(unique)
     this.#reads.push(read)
     // Whoever waits already is first; the port knows about him.
-    if (before > 0 && !this.#input) return this.#settleRead(read, words)
-    this.#end.writable()
-    if (this.#reads.includes(read)) this.#settleRead(read, words)
-  }
-
-  /** There is nothing to read now. */
-  #settleRead(read: Waiting, words: Uint32Array): void {
-    // A long read comes in pieces; one that found nothing after the first ends the whole, or it would block with data.
-    const continued = words[wire.W_OFFSET] !== 0 || words[wire.W_OFFSET + 1] !== 0
-    if (continued || !this.#hostOpen) this.#drop(this.#reads, read)
-    else if (words[wire.W_FILE_FLAGS]! & wire.O_NONBLOCK) {
+    if (before === 0 || this.#input) this.#end.writable()
+    if (!this.#reads.includes(read)) return
+    // There is nothing to read now. A long read comes in pieces; one that found nothing after the first ends the whole,
+    // or it would block with data.
+    if (continued || !this.#hostOpen || nonBlocking) {
       this.#drop(this.#reads, read)
-      this.#channel.reply(read.unique, wire.EAGAIN)
-      return
-    } else return
-    this.#channel.reply(read.unique)
-  }
-
-  #write(unique: number, words: Uint32Array, bytes: Uint8Array): void {
-    const len = words[wire.W_SIZE]!
-    if (this.#writes.length === WAITING_MAX) return this.#refuse(unique)
-    const data = bytes.subarray(wire.WRITE_DATA, wire.WRITE_DATA + len)
-    const write: Waiting = { unique, len, done: 0, data, base: 0 }
-    const nonBlocking = (words[wire.W_FILE_FLAGS]! & wire.O_NONBLOCK) !== 0
-    const first = this.#writes.push(write) === 1
-    if (first) this.#end.readable()
-    if (write.done === len) return
-    if (!nonBlocking) {
-      write.data = data.slice(write.done)
-      write.base = write.done
-      return
+      this.#channel.reply(unique, continued || !this.#hostOpen ? 0 : wire.EAGAIN)
     }
-    this.#drop(this.#writes, write)
-    if (write.done > 0) this.#channel.replyWords(unique, write.done, 0)
-    else this.#channel.reply(unique, wire.EAGAIN)
   }
 
-  #poll(unique: number, words: Uint32Array): void {
+  /** A write for which the port had lent no memory. */
+  #write(unique: number): void {
+    const { len } = this.#channel
+    if (this.#writes.length === WAITING_MAX) return this.#refuse(unique)
+    if (this.#writes.push({ unique, len, done: 0, data: this.#channel.more, base: 0 }) === 1) this.#end.readable()
+    this.#settleWrite()
+  }
+
+  /** The newest write: what the port has not taken of it has to wait, or is not to wait. */
+  #settleWrite(): void {
+    const unique = uniqueAt(wire.W_UNIQUE)
+    const at = this.#writes.length - 1
+    const write = this.#writes[at]
+    if (write?.unique !== unique) return
+    if (words[wire.W_FILE_FLAGS]! & wire.O_NONBLOCK) {
+      this.#writes.pop()
+      if (write.done > 0) this.#channel.replyWords(unique, write.done, 0)
+      else this.#channel.reply(unique, wire.EAGAIN)
+    } else this.#writes[at] = { ...write, data: write.data.slice(write.done - write.base), base: write.done }
+  }
+
+  #poll(unique: number): void {
     const file = this.#opens.get(words[wire.W_FH]!)
     // The ring may hold what no interrupt has told us of yet.
     if (this.#reads.length === 0) this.#end.writable()
@@ -302,4 +348,4 @@ export class CuseDevice implements Chardev {
   }
 }
 
-const NOTHING = new Uint8Array(0)
+const NO_BYTES = new Uint8Array(0)

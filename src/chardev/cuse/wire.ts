@@ -43,8 +43,6 @@ export const W_INIT_MINOR = 11
 
 /** The kernel moves no more in one request: 32 pages. */
 export const REQUEST_MAX = 131072
-/** What a read of /dev/cuse must have room for. */
-export const BUFFER_LEN: number = REQUEST_MAX + 4096
 
 /** Errors that we answer with (asm-generic/errno). */
 export const EINTR = 4

@@ -9,8 +9,14 @@ import { resetDevice } from '../transport.ts'
 export interface AttachOptions extends DmaPoolOptions {
   /** The function is gone: unplugged, or taken away from us. Called from the event loop, once. */
   onGone?: () => void
-  /** An interrupt has been served; where there is a pin, it is still masked. */
+  /** An interrupt has been served. */
   onServed?: () => void
+}
+
+/** An fd that becomes readable with an interrupt, and what is then to be done; the event loop does that by itself. */
+export interface Waker {
+  readonly fd: number
+  serve(): void
 }
 
 export interface AttachedDevice {
@@ -20,6 +26,8 @@ export interface AttachedDevice {
   readonly features: bigint
   /** What to show a person: "0000:00:03.0 (uio0, INTx)". */
   readonly label: string
+  /** For who waits without the event loop; empty once the device is let go of. */
+  readonly wakers: readonly Waker[]
   /** Interrupts taken. */
   readonly interrupts: number
   /** Resets the device, lets go of it and of its memory, gives it back; returns the kernel driver that has it now. */

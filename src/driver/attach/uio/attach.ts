@@ -17,7 +17,7 @@ import { PCI_COMMAND, PCI_COMMAND_INTX_DISABLE } from '../../../spec/pci.ts'
 import { findMsix, setMsix } from '../../capabilities.ts'
 import { PciRegisters } from '../../pci-registers.ts'
 import { PciTransport } from '../../pci.ts'
-import { attachError, letGo, lookAtFeatures, undoAll, type AttachedDevice, type AttachOptions } from '../attached.ts'
+import { attachError, letGo, lookAtFeatures, undoAll, type AttachedDevice, type AttachOptions, type Waker } from '../attached.ts'
 import { bindDriver, driverOf, giveBack, type PciFunction } from '../pci-sysfs.ts'
 import { SysfsAccess } from './access.ts'
 import { openHugePages } from './hugepages.ts'
@@ -86,18 +86,23 @@ function open(pci: PciFunction, access: SysfsAccess, undo: (() => void)[], optio
     }
     if (taken) interrupts++
     transport.intx()
-    options.onServed?.()
     if (!gone) registers.setConfig16(PCI_COMMAND, armed)
+    options.onServed?.()
   }
   const watch = new Watch(fd, serve)
   watch.want(true, false)
-  undo.push(() => watch.close())
+  const wakers: Waker[] = [{ fd, serve }]
+  undo.push(() => {
+    watch.close()
+    wakers.length = 0
+  })
   registers.setConfig16(PCI_COMMAND, armed)
   return {
     transport,
     pool: new DmaPool((len) => memory.grow(len), options),
     features: 0n,
     label: `${pci.bdf} (${uio}, INTx)`,
+    wakers,
     get interrupts() {
       return interrupts
     },

@@ -14,7 +14,7 @@ import { VIRTIO_F_ACCESS_PLATFORM } from '../../../spec/features.ts'
 import { findMsix } from '../../capabilities.ts'
 import { PciRegisters } from '../../pci-registers.ts'
 import { PciTransport } from '../../pci.ts'
-import { attachError, letGo, lookAtFeatures, undoAll, type AttachedDevice, type AttachOptions } from '../attached.ts'
+import { attachError, letGo, lookAtFeatures, undoAll, type AttachedDevice, type AttachOptions, type Waker } from '../attached.ts'
 import { bindDriver, driverOf, giveBack, type PciFunction } from '../pci-sysfs.ts'
 import { lockFunction } from '../uio/attach.ts'
 import { iommuGroup, VfioFunction } from './container.ts'
@@ -57,18 +57,20 @@ function open(pci: PciFunction, undo: (() => void)[], options: AttachOptions): A
   undo.push(() => void letGo(transport))
 
   let interrupts = 0
-  const watches = Array.from({ length: vectors }, (_, vector) => {
+  const wakers: Waker[] = Array.from({ length: vectors }, (_, vector) => {
     const fd = createEventfd()
-    const watch = new Watch(fd, () => {
+    const serve = (): void => {
       if (drainEventfd(fd) === 0) return
       interrupts++
       transport.interrupt(vector)
       options.onServed?.()
-    })
-    watch.want(true, false)
-    return watch
+    }
+    return { fd, serve }
   })
+  const watches = wakers.map((waker) => new Watch(waker.fd, () => waker.serve()))
+  for (const watch of watches) watch.want(true, false)
   undo.push(() => {
+    wakers.length = 0
     for (const watch of watches) {
       watch.close()
       closeSync(watch.fd)
@@ -84,6 +86,7 @@ function open(pci: PciFunction, undo: (() => void)[], options: AttachOptions): A
     pool: new DmaPool((len) => vfio.grow(len), options),
     features: VIRTIO_F_ACCESS_PLATFORM,
     label: `${pci.bdf} (IOMMU group ${iommuGroup(pci)}, MSI-X)`,
+    wakers,
     get interrupts() {
       return interrupts
     },
