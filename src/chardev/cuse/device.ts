@@ -11,6 +11,7 @@ import type { Iovec } from '../../mem/iovec.ts'
 import type { Chardev, ChardevEnd } from '../chardev.ts'
 import type { BusyLoop } from './busy-loop.ts'
 import { CuseChannel, LOST, NOTHING, REQUEST, uniqueAt, words, type CuseDoor, type Found } from './channel.ts'
+import { OpenFiles } from './open-files.ts'
 import * as wire from './wire.ts'
 
 /** Requests answered before other events have their turn. */
@@ -43,13 +44,6 @@ const WANTED = 2
 const WRITTEN = 3
 type Next = Found | typeof WANTED | typeof WRITTEN
 
-/** What an open file wants to be told of. */
-interface Open {
-  polling: boolean
-  low: number
-  high: number
-}
-
 export class CuseDevice implements Chardev {
   readonly label: string
   readonly place: string
@@ -59,8 +53,7 @@ export class CuseDevice implements Chardev {
   readonly #share: boolean
   readonly #channel: CuseChannel
   readonly #busy: BusyLoop | undefined
-  readonly #opens = new Map<number, Open>()
-  #nextFile = 1
+  readonly #files = new OpenFiles()
   readonly #reads: Waiting[] = []
   readonly #writes: Waiting[] = []
   #reading = false
@@ -84,7 +77,7 @@ export class CuseDevice implements Chardev {
   }
 
   get connected(): boolean {
-    return this.#opens.size > 0
+    return this.#files.count > 0
   }
 
   /** Whether the host has the port open: without it there is nothing to wait for. */
@@ -217,14 +210,13 @@ export class CuseDevice implements Chardev {
   }
 
   #openFile(unique: number): void {
-    if (this.#opens.size > 0 && !this.#share) {
+    const first = this.#files.count === 0
+    if (!first && !this.#share) {
       this.refused++
       this.#channel.reply(unique, wire.EBUSY)
       return
     }
-    const file = this.#nextFile++
-    const first = this.#opens.size === 0
-    this.#opens.set(file, { polling: false, low: 0, high: 0 })
+    const file = this.#files.add()
     if (first) this.#end.setConnected(true)
     if (!this.#channel.replyWords(unique, file, 0, 0, 0)) this.#forget(file)
   }
@@ -236,7 +228,7 @@ export class CuseDevice implements Chardev {
   }
 
   #forget(file: number): void {
-    if (this.#opens.delete(file) && this.#opens.size === 0) {
+    if (this.#files.remove(file) && this.#files.count === 0) {
       this.#input = false
       this.#end.setConnected(false)
     }
@@ -283,14 +275,10 @@ export class CuseDevice implements Chardev {
   }
 
   #poll(unique: number): void {
-    const file = this.#opens.get(words[wire.W_FH]!)
     // The ring may hold what no interrupt has told us of yet.
     if (this.#reads.length === 0) this.#end.writable()
-    if (file && words[wire.W_POLL_FLAGS]! & wire.FUSE_POLL_SCHEDULE_NOTIFY) {
-      file.polling = true
-      file.low = words[wire.W_POLL_HANDLE]!
-      file.high = words[wire.W_POLL_HANDLE + 1]!
-    }
+    if (words[wire.W_POLL_FLAGS]! & wire.FUSE_POLL_SCHEDULE_NOTIFY)
+      this.#files.waitsFor(words[wire.W_FH]!, words[wire.W_POLL_HANDLE]!, words[wire.W_POLL_HANDLE + 1]!)
     let events = this.#hostOpen ? 0 : wire.POLLHUP
     if (this.#input) events |= wire.POLLIN | wire.POLLRDNORM
     if (this.#reading) events |= wire.POLLOUT | wire.POLLWRNORM
@@ -324,11 +312,7 @@ export class CuseDevice implements Chardev {
   }
 
   #wake(): void {
-    for (const file of this.#opens.values()) {
-      if (!file.polling) continue
-      file.polling = false
-      this.#channel.wake(file.low, file.high)
-    }
+    this.#files.wake((low, high) => this.#channel.wake(low, high))
   }
 
   #refuseAll(): void {
@@ -342,7 +326,7 @@ export class CuseDevice implements Chardev {
   /** The kernel ended the device: somebody wrote to its `abort`. */
   #lost(): void {
     this.#reads.length = this.#writes.length = 0
-    this.#opens.clear()
+    this.#files.clear()
     this.#end.warn(`${this.place} was aborted by the kernel`)
     this.#end.setConnected(false)
   }

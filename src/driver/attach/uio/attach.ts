@@ -17,7 +17,15 @@ import { PCI_COMMAND, PCI_COMMAND_INTX_DISABLE } from '../../../spec/pci.ts'
 import { findMsix, setMsix } from '../../capabilities.ts'
 import { PciRegisters } from '../../pci-registers.ts'
 import { PciTransport } from '../../pci.ts'
-import { attachError, letGo, lookAtFeatures, undoAll, type AttachedDevice, type AttachOptions, type Waker } from '../attached.ts'
+import {
+  attachError,
+  letGo,
+  lookAtFeatures,
+  undoAll,
+  type AttachedDevice,
+  type AttachOptions,
+  type Waker,
+} from '../attached.ts'
 import { bindDriver, driverOf, giveBack, type PciFunction } from '../pci-sysfs.ts'
 import { SysfsAccess } from './access.ts'
 import { openHugePages } from './hugepages.ts'

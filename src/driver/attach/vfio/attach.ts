@@ -14,7 +14,15 @@ import { VIRTIO_F_ACCESS_PLATFORM } from '../../../spec/features.ts'
 import { findMsix } from '../../capabilities.ts'
 import { PciRegisters } from '../../pci-registers.ts'
 import { PciTransport } from '../../pci.ts'
-import { attachError, letGo, lookAtFeatures, undoAll, type AttachedDevice, type AttachOptions, type Waker } from '../attached.ts'
+import {
+  attachError,
+  letGo,
+  lookAtFeatures,
+  undoAll,
+  type AttachedDevice,
+  type AttachOptions,
+  type Waker,
+} from '../attached.ts'
 import { bindDriver, driverOf, giveBack, type PciFunction } from '../pci-sysfs.ts'
 import { lockFunction } from '../uio/attach.ts'
 import { iommuGroup, VfioFunction } from './container.ts'
