@@ -2,14 +2,26 @@ import { defineConfig } from 'vitest/config'
 
 const report = process.env['VMCHANNEL_TEST_REPORT']
 
+/** They look at processor time, memory or how long something stood still, so nothing else runs beside them. */
+const ALONE = ['footprint', 'keeper', 'soak'].map((name) => `test/machine/${name}.test.ts`)
+const ALL = ['test/**/*.test.ts']
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    fileParallelism: false, // two cores, and a VM already takes one
     testTimeout: 60_000,
     hookTimeout: 600_000, // the first one fetches QEMU and kernels
     // CI's machine is shared: a test that stumbles there gets one more try, and the report says so. None by hand.
     retry: process.env['CI'] ? 1 : 0,
     reporters: report ? ['default', ['json', { outputFile: report }]] : ['default'],
+    projects: [
+      {
+        extends: true, // two files at a time: two cores, and a machine under TCG takes one
+        test: { name: 'together', include: ALL, exclude: ALONE, maxWorkers: 2, sequence: { groupOrder: 0 } },
+      },
+      {
+        extends: true,
+        test: { name: 'alone', include: ALONE, maxWorkers: 1, fileParallelism: false, sequence: { groupOrder: 1 } },
+      },
+    ],
   },
 })
