@@ -27,7 +27,7 @@ it('--json: the error is one line of JSON, without progress', async () => {
 it('no appliance: the package is named', async () => {
   writeFileSync(bench.path('disk'), Buffer.alloc(1 << 20, 0x90))
   mkdirSync(bench.path('none'))
-  const env = { LIBGUESTFS_PATH: bench.path('none') }
+  const env = { VMCHANNEL_QEMU: bench.fakeQemu(), LIBGUESTFS_PATH: bench.path('none') }
   const { status, stderr } = await bench.run(['inspect', bench.path('disk')], { env })
   expect(stderr).toMatch(/libguestfs's appliance is not installed[^]*apt install libguestfs0 supermin/)
   expect(status).toBe(5)
