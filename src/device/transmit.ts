@@ -84,7 +84,7 @@ export class Transmitter {
             break
           }
         }
-        this.#settle()
+        this.#settle(full || budget <= 0)
         if (budget <= 0) return this.#defer()
         // While the chardev is full no notification is of use: `writable` comes back here. A port that never makes the
         // guest wait goes on: it has taken everything, whatever the chardev said.
@@ -173,13 +173,16 @@ export class Transmitter {
     return true
   }
 
-  /** Publishes what was sent; the interrupt for it comes now, or with what follows, or not at all. */
-  #settle(): void {
+  /**
+   * Publishes what was sent; the interrupt for it comes now, or with what follows, or not at all. Now where the chardev
+   * is full: the driver piles up what it has, and may be waiting for the first of it to come back.
+   */
+  #settle(now: boolean): void {
     const { queue } = this
     const settlement = this.#settlement
     queue.publish()
     if (!queue.unjudged) return
-    if (!settlement || !this.#mayWait(settlement)) return this.#tell()
+    if (now || !settlement || !this.#mayWait(settlement)) return this.#tell()
     if (!this.#cancelSettle) this.#startTimer(settlement)
   }
 
