@@ -65,6 +65,11 @@ export class PeerSlot implements Chardev {
     return this.#closed
   }
 
+  /** The peer has left; what it sent still waits to be read. */
+  get departed(): boolean {
+    return this.#peer?.departed ?? false
+  }
+
   /** The opener is done: from here on the port is told of changes. What is there now it sees in `connected`. */
   start(): this {
     this.#started = true

@@ -71,7 +71,9 @@ export function attachTarget(
     })
   if (chardev.connected)
     throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `port ${port.id} of VM ${vm.name} is attached to already`, {
-      hint: 'one at a time: end the other connection first',
+      hint: chardev.want()
+        ? 'who had it has left, and what he sent waits for the guest; it is dropped in some seconds: try again then'
+        : 'one at a time: end the other connection first',
     })
   return { chardev, info: vm.portInfo(port) }
 }

@@ -72,6 +72,24 @@ test('the fd of a refused connection stays the caller’s; those taken are close
   expect(openFds().length).toBe(before)
 })
 
+test('what a peer that has left sent waits for the port, and no longer where somebody wants the place', async () => {
+  const { port, chardev } = await open()
+  const a = await pair()
+  chardev.attach(a.fd)
+  a.socket.write('unread')
+  await once(a.socket.end(), 'finish')
+  expect(chardev.want()).toBe(false)
+  a.socket.destroy()
+  await until(() => chardev.want(), 'it has left')
+  expect(chardev.connected).toBe(true)
+  await until(() => !chardev.connected, 'dropped', 20_000)
+  expect(port.warnings.join()).toMatch(/6 bytes from a peer that has left/)
+  const b = await pair()
+  expect(chardev.attach(b.fd)).toBe(true)
+  b.socket.destroy()
+  chardev.close()
+})
+
 test('other kinds are not for attaching', async () => {
   const { port } = await open()
   expect(isAttach(await openChardev({ kind: 'null' }, port))).toBe(false)
