@@ -42,6 +42,8 @@ const INPUT_MAX = 8 << 20
 const OUTPUT_MAX = 16 << 20
 const POLL_FIRST_MS = 5
 const POLL_LAST_MS = 500
+/** An end is seen late by this share of the time that the program took, at most. */
+const POLL_GROWTH = 1.2
 const KILL_MS = 5000
 
 interface Status {
@@ -81,7 +83,7 @@ export async function exec(
   let pid: number | undefined
   try {
     pid = await limit(path, started, signal, deadline)
-    for (let pause = POLL_FIRST_MS; ; pause = Math.min(pause * 1.6, POLL_LAST_MS)) {
+    for (let pause = POLL_FIRST_MS; ; pause = Math.min(pause * POLL_GROWTH, POLL_LAST_MS)) {
       const answer = await limit(path, ask('guest-exec-status', { pid }), signal, deadline)
       const status = shape<Status>('guest-exec-status', answer, STATUS)
       if (status.exited) return result(pid, status, maxOutput)

@@ -39,19 +39,21 @@ function line(event: ScreenLockEvent): string {
       return `Watching: ${count(event.viewers)}, locking over ${event.via === 'port' ? "our own agent's port" : 'qemu-guest-agent'}.`
     case 'viewers':
       return `${count(event.viewers)}.`
+    case 'asked':
+      return `Nobody is looking any more: told the sessions to lock after ${seconds(event.ms)}.`
     case 'locked': {
       const names = event.sessions.filter(({ locked }) => locked).map(({ id, user }) => `${id} (${user})`)
-      return paint(
-        'green',
-        `Locked after ${(event.ms / 1000).toFixed(2)} s: session ${names.join(', ')}.`,
-        process.stderr,
-      )
+      return paint('green', `Locked after ${seconds(event.ms)}: session ${names.join(', ')}.`, process.stderr)
     }
     case 'not-locked':
       return paint('red', `Not locked: ${event.why}.`, process.stderr)
     case 'waiting':
       return paint('yellow', `The guest cannot be asked yet: ${event.why}`, process.stderr)
   }
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(2)} s`
 }
 
 function count(viewers: number): string {

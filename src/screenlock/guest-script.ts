@@ -2,12 +2,12 @@
  * Our own small agent for guests without qemu-guest-agent, and its installer: a shell script that waits at a port named
  * org.vmchannel.lock.0 and can do nothing but lock. Printed by `vmchannel screenlock --guest-script`; own-port.ts talks to it.
  *
- * A request is a line, `lock N` or `check N`. The answer is any number of blocks as `loginctl show-session` prints them,
- * then the line `done N STATUS`. Where /etc/vmchannel/lock exists, that is run instead of `loginctl lock-sessions`.
+ * A request is a line, `lock N` or `check N`. The answer is, for a lock, `asked N` once the sessions have been told; any
+ * number of blocks as `loginctl show-session` prints them; then the line `done N STATUS`. Where /etc/vmchannel/lock exists, that is run instead of `loginctl lock-sessions`.
  */
 
 import { heredoc } from '../udev/installer.ts'
-import { LIST_SESSIONS, WAIT_UNTIL_LOCKED } from './sessions.ts'
+import { SESSION_FUNCTIONS } from './sessions.ts'
 
 export const LOCK_PORT = 'org.vmchannel.lock.0'
 
@@ -29,13 +29,9 @@ find_port() {
   return 1
 }
 
-list_sessions() {
-${LIST_SESSIONS}
-}
-
+${SESSION_FUNCTIONS}
 lock_sessions() {
-  if [ -x "$hook" ]; then "$hook" || return; else loginctl lock-sessions || return; fi
-${WAIT_UNTIL_LOCKED}
+  if [ -x "$hook" ]; then "$hook"; else loginctl lock-sessions; fi
 }
 
 while :; do
@@ -43,7 +39,12 @@ while :; do
     while read -r verb id <&3; do
       case $id in '' | *[!0-9]*) continue ;; esac
       case $verb in
-        lock) said=$(lock_sessions 2>&1 3>&-) ;;
+        lock)
+          said=$(lock_sessions 2>&1 3>&-) && {
+            printf 'asked %s\\n' "$id" >&3
+            said=$(wait_until_locked 2>&1 3>&-)
+          }
+          ;;
         check) said=$(list_sessions 2>&1 3>&-) ;;
         *) continue ;;
       esac

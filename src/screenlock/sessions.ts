@@ -16,21 +16,41 @@ export interface LockedSession {
 
 const SESSIONS_MAX = 64
 
-/** Blocks of KEY=VALUE lines, one for each session. */
-export const LIST_SESSIONS = `for s in $(loginctl list-sessions --no-legend | while read -r id rest; do echo "$id"; done); do
-  loginctl show-session "$s" -p Id -p Name -p Type -p Class -p LockedHint && echo
-done`
-
-/** The same once no graphical session is unlocked, or after a while; needs a function list_sessions. */
-export const WAIT_UNTIL_LOCKED = `i=0
-while :; do
-  all=$(list_sessions)
-  case "$all" in *LockedHint=no*) ;; *) break ;; esac
-  i=$((i + 1))
-  [ $i -lt 10 ] || break
-  sleep 0.1
-done
-echo "$all"`
+/**
+ * Shell functions. Two programs and no more, however many sessions there are: each start of loginctl takes a tenth of a
+ * second and more where the guest is emulated. What they print: blocks of KEY=VALUE lines, one for each session.
+ */
+export const SESSION_FUNCTIONS = `find_sessions() {
+  ids=$(loginctl list-sessions --no-legend | while read -r id rest; do echo "$id"; done)
+}
+show_sessions() {
+  [ -z "$ids" ] || loginctl show-session $ids -p Id -p Name -p Type -p Class -p LockedHint
+}
+list_sessions() {
+  find_sessions
+  show_sessions
+}
+# Whether one that has a locker is not locked: text consoles and managers of users never are.
+still_open() {
+  echo "$all" | while IFS='=' read -r key value; do
+    case $key in
+      Type) type=$value ;;
+      Class) class=$value ;;
+      LockedHint) case $class-$type-$value in user*-x11-no | user*-wayland-no | user*-mir-no) exit 9 ;; esac ;;
+    esac
+  done
+  [ $? = 9 ]
+}
+# Once all are locked, or after a while.
+wait_until_locked() {
+  find_sessions
+  i=0
+  while all=$(show_sessions) && still_open && [ $i -lt 10 ]; do
+    i=$((i + 1))
+    sleep 0.1
+  done
+  echo "$all"
+}`
 
 /** Users' sessions only, not their managers and not the greeter. */
 export function parseSessions(text: string): LockedSession[] {

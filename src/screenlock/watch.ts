@@ -20,6 +20,8 @@ export type ScreenLockEvent =
   /** Once, when all is ready. */
   | { event: 'watching'; viewers: number; via: 'agent' | 'port' }
   | { event: 'viewers'; viewers: number }
+  /** The sessions have been told to lock; whether they are is looked at next. `ms` since the last viewer left. */
+  | { event: 'asked'; ms: number }
   /** `ms` since the last viewer left. */
   | { event: 'locked'; sessions: LockedSession[]; ms: number }
   /** Asked as often as is sensible, and something is not locked; or nobody is there to be locked out. */
@@ -142,8 +144,12 @@ class Watch {
   #left(): void {
     const since = Date.now()
     clearTimeout(this.#timer)
+    if (!this.#locking) {
+      this.#check.abort()
+      void this.#checking.then(() => this.#locker.prepare(this.#signal))
+    }
     this.#timer = setTimeout(() => {
-      if (this.#viewers.count > 0 || this.#signal.aborted) return
+      if (this.#viewers.count > 0 || this.#signal.aborted) return this.#locker.release()
       this.#since = since
       void this.#lock()
     }, this.#delayMs)
@@ -170,7 +176,11 @@ class Watch {
       for (let pause = RETRY_FIRST_MS, tries = 0; this.#since !== undefined && !this.#signal.aborted;) {
         const since = this.#since
         try {
-          const sessions = await this.#locker.lock(this.#signal)
+          let asked = false
+          const sessions = await this.#locker.lock(this.#signal, () => {
+            if (!asked && tries === 0) this.#say({ event: 'asked', ms: Date.now() - since })
+            asked = true
+          })
           const open = verdict(sessions)
           if (open === undefined || ++tries >= ATTEMPTS || sessions.filter(lockable).length === 0) {
             if (this.#since === since) this.#since = undefined

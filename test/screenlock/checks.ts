@@ -58,7 +58,7 @@ export function locksWhenTheLastViewerLeaves(get: () => Watched): void {
       ;(await viewer({ host: '127.0.0.1', port: await vncPort(machine) })).end()
       const locked = await next(events, 'locked', from)
       expect(locked).toMatchObject({ sessions: [expect.objectContaining({ user: 'guest', locked: true })] })
-      expect(counted(events.slice(from))).toEqual(['1', '0', 'locked'])
+      expect(counted(events.slice(from))).toEqual(['1', '0', 'asked', 'locked'])
       console.log(`locked ${(locked as { ms: number }).ms} ms after the viewer left`)
       await unlock()
     },
@@ -72,7 +72,7 @@ export function locksWhenTheLastViewerLeaves(get: () => Watched): void {
       const [from, port] = [events.length, await vncPort(machine)]
       expect(await takePicture(port - 5900, join(machine.folder, 'screen.jpg'))).toBeGreaterThan(500)
       await next(events, 'locked', from)
-      expect(counted(events.slice(from))).toEqual(['1', '0', 'locked'])
+      expect(counted(events.slice(from))).toEqual(['1', '0', 'asked', 'locked'])
       await unlock()
     },
     VNC_MS,
@@ -88,7 +88,7 @@ export function locksWhenTheLastViewerLeaves(get: () => Watched): void {
       await scan(machine, port)
       one.destroy()
       await next(events, 'locked', from)
-      expect(counted(events.slice(from))).toEqual(['1', '0', 'locked'])
+      expect(counted(events.slice(from))).toEqual(['1', '0', 'asked', 'locked'])
       await unlock()
     },
     VNC_MS,

@@ -61,6 +61,19 @@ describe('over qemu-guest-agent, with a stand-in for loginctl', () => {
   locksWhenTheLastViewerLeaves(() => ({ machine, events, unlock }))
 
   it(
+    'looks once where all is locked at once: managers and text consoles never are, and nobody waits for them',
+    async () => {
+      await machine.sh('echo -n >/tmp/looks')
+      const from = events.length
+      await loseViewer()
+      await next(events, 'locked', from)
+      expect(await machine.sh('wc -l </tmp/looks')).toBe('1')
+      await unlock()
+    },
+    VNC_MS,
+  )
+
+  it(
     'says so when nothing was locked, and why',
     async () => {
       const tell = async (prepare: string): Promise<ScreenLockEvent> => {
