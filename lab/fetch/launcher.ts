@@ -12,6 +12,8 @@ export interface LauncherOptions {
   args?: readonly string[]
   /** More folders with shared libraries, relative to the tree. */
   libraries?: readonly string[]
+  /** Folder that it works in. */
+  cwd?: string
 }
 
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
@@ -33,7 +35,8 @@ export async function writeLauncher(
   ]
   const env = Object.entries(options.env ?? {}).map(([name, value]) => `export ${name}=${quote(value)}\n`)
   await mkdir(dirname(script), { recursive: true })
-  await writeFile(script, `#!/bin/sh\n${env.join('')}exec ${words.map(quote).join(' ')} "$@"\n`)
+  const enter = options.cwd === undefined ? '' : `cd ${quote(options.cwd)} || exit\n`
+  await writeFile(script, `#!/bin/sh\n${enter}${env.join('')}exec ${words.map(quote).join(' ')} "$@"\n`)
   await chmod(script, 0o755)
 }
 

@@ -10,6 +10,9 @@ done
 evilwm &
 # Takes logind's word for locking and unlocking, and tells logind when the screen is locked (LockedHint).
 xss-lock -- i3lock --nofork --color=203040 &
-spice-vdagent -x &
+while :; do
+  spice-vdagent -x
+  sleep 1
+done &
 touch "$XDG_RUNTIME_DIR/desktop-up"
 wait "$server"
