@@ -6,9 +6,13 @@ import { connectClipboard, MemoryClipboard } from 'vmchannel'
 const clipboard = new MemoryClipboard()
 clipboard.on('change', async (selection, types) => {
   if (!types.includes('text/plain;charset=utf-8')) return
-  const text = await clipboard.readText(selection)
-  console.log(`copied in the guest: ${text}`)
-  clipboard.write(`the host has read: ${text}`)
+  try {
+    const text = await clipboard.readText(selection)
+    console.log(`copied in the guest: ${text}`)
+    clipboard.write(`the host has read: ${text}`)
+  } catch (error) {
+    console.error(error.message) // too large, or copied over meanwhile
+  }
 })
 
 const sync = await connectClipboard({ backend: clipboard, socket: process.argv[2] })

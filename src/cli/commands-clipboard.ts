@@ -10,9 +10,10 @@ export const CLIPBOARD: CommandRow = {
     'The guest needs the package spice-vdagent and a port named com.redhat.spice.0 that leads to "attach" or to a socket. ' +
       'Its agent answers when somebody is logged in to a desktop there; until then, and whenever it starts again, this ' +
       'waits. Ends when the VM does, or when interrupted.',
-    'On the host X11 needs xclip (or xsel, for text alone), Wayland needs wl-clipboard. What is copied on the host moves ' +
-      'when it is pasted in the guest; what is copied in the guest moves at once. Content that is too large or that its ' +
-      'owner does not give is refused, and said here: the program that wanted it goes on with nothing.',
+    'On the host X11 needs nothing more, Wayland needs wl-clipboard and a compositor with data-control (where there is ' +
+      'none, --backend x11 goes through Xwayland). Content moves when it is pasted; through wl-clipboard, xclip ' +
+      'and xsel what is copied in the guest moves at once, in one type. Content that is too large or that its owner does ' +
+      'not give is refused, and said here: the program that wanted it goes on with nothing.',
   ],
   options: [
     { flags: '--backend <name>', text: 'the clipboard of the host', default: 'auto', choices: BACKENDS },

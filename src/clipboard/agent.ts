@@ -39,12 +39,18 @@ const ANSWER_MS = 60_000
 const STALE_MS = 3000
 /** A message that stops in the middle: the daemon in the guest has died, and the next bytes are another one's. */
 const STALL_MS = 5000
-/** An agent that was there and has not answered our capabilities. */
-const ASK_AGAIN_MS = 3000
+/**
+ * A question may be lost: what a guest has not read when its daemon closes the port, and that does so whenever the host has.
+ * One that starts later asks by itself.
+ */
+const ASK_AGAIN_MS: readonly number[] = [1000, 3000, 9000, 27_000]
 
 export interface AgentEvents {
-  /** Capabilities are exchanged, for the first time or again: the guest knows nothing of our selections. */
-  ready(): void
+  /**
+   * Capabilities are exchanged, and the guest knows nothing of our selections. `again`: it was ready, and has read another
+   * question of ours.
+   */
+  ready(again: boolean): void
   grabbed(selection: Selection, types: readonly MimeType[]): void
   released(selection: Selection): void
   /** Content that a program in the guest wants; undefined refuses it. Must settle. */
@@ -88,7 +94,7 @@ export class AgentSession {
     stream.on('error', (cause) => this.#end('the connection to the port broke', cause))
     stream.on('end', () => this.#end('the port was closed'))
     stream.on('close', () => this.#end('the port was closed'))
-    this.#sendCapabilities(true)
+    this.#greet()
     stream.resume()
   }
 
@@ -147,6 +153,14 @@ export class AgentSession {
     return { selection: this.#has(CAPABILITY.selection), serial: this.#has(CAPABILITY.grabSerial) }
   }
 
+  /** Asks for the agent's capabilities, and again where no answer comes. */
+  #greet(now = true, tries = 0): void {
+    if (now) this.#sendCapabilities(true)
+    const pause = ASK_AGAIN_MS[tries]
+    clearTimeout(this.#askAgain)
+    if (pause !== undefined) this.#askAgain = setTimeout(() => this.#greet(true, tries + 1), pause)
+  }
+
   #sendCapabilities(request: boolean): void {
     void this.#outbox.send(() => [MESSAGE.capabilities, encodeCapabilities(request, OWN)])
   }
@@ -174,7 +188,8 @@ export class AgentSession {
   #message(message: Message): void {
     if (message.type === MESSAGE.capabilities) return this.#capabilities(message.data)
     const said = decodeClipboard(this.#dialect, message)
-    if (!said || (this.#awaiting && said.what !== 'grab')) return
+    // A grab from before our question, made for whoever was here last: the agent lets go of it when it is asked.
+    if (!said || this.#awaiting) return
     switch (said.what) {
       case 'grab':
         return this.#grabbed(said.selection, said.serial, said.types)
@@ -195,6 +210,7 @@ export class AgentSession {
     clearTimeout(this.#askAgain)
     for (const selection of SELECTIONS) this.#stale(selection, 'the agent has started again')
     if (!request) {
+      const again = !this.#awaiting
       this.#awaiting = false
       for (const selection of SELECTIONS) this.#serial[selection] = 0
       this.#held.clear()
@@ -203,21 +219,16 @@ export class AgentSession {
         max.writeInt32LE(Math.min(this.#limit, 0x7fffffff))
         void this.#outbox.send(() => [MESSAGE.maxClipboard, max])
       }
-      return this.#events.ready()
+      return this.#events.ready(again)
     }
     // An agent that has just started. Our question may still lie in the port before it; where it was answered, it is new.
     this.#sendCapabilities(false)
-    if (!this.#awaiting) this.#sendCapabilities(true)
+    this.#greet(!this.#awaiting)
     this.#awaiting = true
-    const again = (): void => {
-      this.#sendCapabilities(true)
-      this.#askAgain = setTimeout(again, ASK_AGAIN_MS)
-    }
-    this.#askAgain = setTimeout(again, ASK_AGAIN_MS)
   }
 
   #grabbed(selection: Selection, serial: number | undefined, types: readonly MimeType[]): void {
-    if (serial !== undefined && !this.#awaiting) {
+    if (serial !== undefined) {
       if (serial < this.#serial[selection]) return
       this.#serial[selection] = (serial + 1) >>> 0
     }

@@ -1,6 +1,6 @@
 /**
  * What a clipboard of the host is to sync.ts: it says when a program of the host owns a selection, and becomes the owner
- * of what the guest has. Implemented by memory.ts (a program's own) and tool.ts (X11 and Wayland through their tools).
+ * of what the guest has. Implemented by memory.ts (a program's own), x11-clipboard.ts and tool.ts (Wayland, X11 by other programs).
  */
 
 import type { MimeType, Selection } from './wire.ts'

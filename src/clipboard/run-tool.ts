@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { VmchannelError } from '../errors.ts'
 
 /** A tool waits for the program that owns the clipboard, which may be stopped. */
-const TOOL_MS = 8000
+const TOOL_MS = 5000
 
 export function runTool(
   [file, ...args]: readonly [string, ...string[]],

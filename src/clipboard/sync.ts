@@ -7,6 +7,7 @@
  */
 
 import type { Duplex } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { wait, type WaitOptions } from '../client/abort.ts'
 import { VmchannelError } from '../errors.ts'
 import { AgentSession } from './agent.ts'
@@ -17,6 +18,7 @@ const TEXT: MimeType = 'text/plain;charset=utf-8'
 /** A program of the host that does not give its content must not hold up the one of the guest for longer. */
 const READ_MS = 10_000
 const RETRY_MS = 1000
+const OVERTAKEN_MS = 300
 export const LIMIT: number = 32 << 20
 
 export type Direction = 'both' | 'to-guest' | 'to-host'
@@ -65,12 +67,15 @@ export class ClipboardSync {
   readonly #selections: readonly Selection[]
   readonly #types: readonly MimeType[]
   readonly #hostOffers = new Map<Selection, ClipboardOffer>()
-  readonly #guestOwns = new Set<Selection>()
+  /** What the guest offers now; by it an offer knows whether it is still the one. */
+  readonly #guestOffers = new Map<Selection, ClipboardOffer>()
   readonly #waiting = new Set<() => void>()
   #settle!: { resolve: () => void; reject: (error: Error) => void }
   #session: AgentSession | undefined
   #retry: NodeJS.Timeout | undefined
   #over = false
+  /** Said once, however often a peer that is none is tried again. */
+  #lostWhy = ''
 
   /** @internal connectClipboard makes one. `open` gives the host's end of the agent's port, each time anew. */
   static async start(open: () => Promise<Duplex>, options: SyncOptions): Promise<ClipboardSync> {
@@ -130,7 +135,7 @@ export class ClipboardSync {
 
   #begin(stream: Duplex): void {
     const session = new AgentSession(stream, this.#limit, {
-      ready: () => this.#agentReady(),
+      ready: (again) => this.#agentReady(again),
       grabbed: (selection, types) => this.#guestGrabbed(session, selection, types),
       released: (selection) => this.#guestReleased(selection),
       wanted: (selection, type) => this.#wanted(session, selection, type),
@@ -139,11 +144,12 @@ export class ClipboardSync {
     this.#session = session
   }
 
-  #agentReady(): void {
+  #agentReady(again: boolean): void {
     // An agent that has started again owns nothing of what it did.
-    for (const selection of this.#guestOwns) this.#guestReleased(selection)
+    for (const selection of this.#guestOffers.keys()) this.#guestReleased(selection)
     for (const look of this.#waiting) look()
-    this.#say({ event: 'agent' })
+    this.#lostWhy = ''
+    if (!again) this.#say({ event: 'agent' })
     for (const [selection, offer] of this.#hostOffers) this.#session?.grab(selection, offer.types)
   }
 
@@ -152,10 +158,11 @@ export class ClipboardSync {
     const types = offer ? this.#types.filter((type) => offer.types.includes(type)) : []
     const known = this.#hostOffers.delete(selection)
     if (types.length === 0) {
-      if (known) this.#session?.release(selection)
-      return
+      if (!known) return
+      this.#session?.release(selection)
+      return this.#say({ event: 'copied', from: 'host', selection, types })
     }
-    this.#guestOwns.delete(selection)
+    this.#guestOffers.delete(selection)
     this.#hostOffers.set(selection, { types, read: (type) => offer!.read(type) })
     this.counters.toGuest.copies++
     this.#session?.grab(selection, types)
@@ -191,13 +198,14 @@ export class ClipboardSync {
     const types = this.#types.filter((type) => all.includes(type))
     if (this.#over || this.#options.direction === 'to-guest' || !this.#selections.includes(selection)) return
     if (types.length === 0) return this.#guestReleased(selection)
-    this.#guestOwns.add(selection)
+    const offer: ClipboardOffer = { types, read: (type) => this.#fetch(session, selection, type, offer) }
+    this.#guestOffers.set(selection, offer)
     this.counters.toHost.copies++
     this.#say({ event: 'copied', from: 'guest', selection, types })
-    this.#hand(selection, { types, read: (type) => this.#fetch(session, selection, type) })
+    this.#hand(selection, offer)
   }
 
-  async #fetch(session: AgentSession, selection: Selection, type: MimeType): Promise<Uint8Array> {
+  async #fetch(session: AgentSession, selection: Selection, type: MimeType, by: ClipboardOffer): Promise<Uint8Array> {
     const counters = this.counters.toHost
     try {
       let bytes = await session.request(selection, type)
@@ -211,31 +219,39 @@ export class ClipboardSync {
       return bytes
     } catch (error) {
       counters.refused++
+      void this.#refused(selection, by, error as Error)
       throw error
     }
   }
 
+  /** What another program of the guest or the host has overtaken is no loss; the agent may refuse before it says so. */
+  async #refused(selection: Selection, by: ClipboardOffer, { message: why }: Error): Promise<void> {
+    await sleep(OVERTAKEN_MS, undefined, { ref: false })
+    if (this.#guestOffers.get(selection) === by) this.#say({ event: 'refused', from: 'guest', selection, why })
+  }
+
   #guestReleased(selection: Selection): void {
-    if (!this.#guestOwns.delete(selection)) return
+    if (!this.#guestOffers.delete(selection)) return
     this.#say({ event: 'copied', from: 'guest', selection, types: [] })
     this.#hand(selection, undefined)
   }
 
   #hand(selection: Selection, offer: ClipboardOffer | undefined): void {
-    this.#backend.offer(selection, offer).catch((error: Error) => {
-      // What another program of the guest or the host has overtaken is no loss.
-      if (offer && this.#guestOwns.has(selection))
-        this.#say({ event: 'refused', from: 'guest', selection, why: error.message })
+    this.#backend.offer(selection, offer).catch((error: unknown) => {
+      // What the guest did not give has been told.
+      if (offer && !(error instanceof VmchannelError && error.code === 'ERR_VMCHANNEL_CLIPBOARD'))
+        void this.#refused(selection, offer, error as Error)
     })
   }
 
   #lost(reason: VmchannelError): void {
     if (this.#over) return
     this.#session = undefined
-    for (const selection of this.#guestOwns) this.#guestReleased(selection)
+    for (const selection of this.#guestOffers.keys()) this.#guestReleased(selection)
     const patience = this.#options.reconnect ?? 30_000
     if (patience === 0) return void this.#end(reason)
-    this.#say({ event: 'lost', why: reason.message })
+    if (reason.message !== this.#lostWhy) this.#say({ event: 'lost', why: reason.message })
+    this.#lostWhy = reason.message
     const deadline = Date.now() + patience
     const again = async (): Promise<void> => {
       try {

@@ -1,5 +1,5 @@
 /**
- * A clipboard of the host's desktop through the programs that read and own it: x11.ts and wayland.ts say which. Content is
+ * A clipboard of the host's desktop through the programs that read and own it: x11-tools.ts and wayland.ts say which. Content is
  * fetched when the guest wants it; the guest's is fetched when it was copied there, since a tool has to have what it owns.
  *
  * Who owns the clipboard is known by the tool's process: it ends when another program takes over. So a change while it
@@ -11,6 +11,9 @@ import { VmchannelError } from '../errors.ts'
 import type { BackendEvents, ClipboardBackend, ClipboardOffer } from './backend.ts'
 import { runTool } from './run-tool.ts'
 import type { MimeType, Selection } from './wire.ts'
+
+/** A tool that ends sooner than this with an error cannot do its work at all. */
+const SOON_MS = 500
 
 type Words = readonly [string, ...string[]]
 
@@ -74,22 +77,27 @@ export class ToolClipboard implements ClipboardBackend {
     if (!offer || type === undefined) return this.#letGo(state)
     const bytes = await offer.read(type)
     if (!this.#events || state.change !== change) return
+    this.#own(selection, type, bytes)
+  }
+
+  #own(selection: Selection, type: MimeType, bytes: Uint8Array): void {
+    const state = this.#states[selection]
     const [file, ...args] = this.#tool.own(selection, type)
     const child = spawn(file, args, { env: this.#tool.env, stdio: ['pipe', 'ignore', 'ignore'] })
-    const before = state.owner
+    const [before, since] = [state.owner, Date.now()]
     state.owner = child
     child.stdin.on('error', () => {}) // it ended early: its status says so
     child.stdin.end(bytes)
-    await new Promise<void>((resolve, reject) => {
-      child.once('error', reject)
-      child.once('spawn', resolve)
-    })
+    const failed = (why: string): void =>
+      this.#events?.failed(new VmchannelError('ERR_VMCHANNEL_PLATFORM', `${file} ${why}`))
+    child.once('error', (error) => failed(`cannot be started: ${error.message}`))
     child.once('close', (status, signal) => {
       if (state.owner !== child) return
       state.owner = undefined
-      if (status !== 0 && signal === null)
-        this.#events?.failed(new VmchannelError('ERR_VMCHANNEL_PLATFORM', `${file} ended with status ${status}`))
-      else void this.#look(selection)
+      if (status === 0 || signal !== null) return void this.#look(selection)
+      // xclip dies of a program that goes away while it pastes: the next one may still want it.
+      if (Date.now() - since >= SOON_MS) this.#own(selection, type, bytes)
+      else failed(`ended with status ${status}`)
     })
     // It ends by itself when the new one has taken over; one that does not must not stay.
     if (before) setTimeout(() => before.kill(), 5000).unref()

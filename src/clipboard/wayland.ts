@@ -5,7 +5,7 @@ import { VmchannelError } from '../errors.ts'
 import { onPath, runTool } from './run-tool.ts'
 import type { ClipboardTool } from './tool.ts'
 import { MIME_TYPES, type Selection } from './wire.ts'
-import { fromTargets } from './x11.ts'
+import { fromTargets } from './x11-tools.ts'
 
 const LIST_MAX = 64 << 10
 const MESSAGE_MAX = 1000

@@ -1,4 +1,4 @@
-/** Where an X server listens, and the key that it wants: DISPLAY and ~/.Xauthority. Used by x11-watch.ts. */
+/** Where an X server listens, and the key that it wants: DISPLAY and ~/.Xauthority. Used by x11-server.ts. */
 
 import { readFileSync } from 'node:fs'
 import { homedir, hostname } from 'node:os'
@@ -16,6 +16,15 @@ export interface XDisplay {
 
 const TCP = 6000
 const COOKIE = 'MIT-MAGIC-COOKIE-1'
+
+/** What DISPLAY says. */
+export function displayName(env: NodeJS.ProcessEnv): string {
+  const display = env['DISPLAY']
+  if (display) return display
+  throw new VmchannelError('ERR_VMCHANNEL_PLATFORM', 'there is no X11 display: DISPLAY is not set', {
+    hint: 'run it in the desktop session whose clipboard is meant, or set DISPLAY (and XAUTHORITY)',
+  })
+}
 
 /** "HOST:N.SCREEN", ":N", "unix:N". */
 export function parseDisplay(text: string): XDisplay {

@@ -1,12 +1,13 @@
 /**
- * The clipboard of an X11 display: xclip moves content, or xsel, which knows text alone; x11-watch.ts says when it has
- * another owner. Used by select-backend.ts.
+ * The clipboard of an X11 display through its tools, where they are wanted: xclip, or xsel, which knows text alone;
+ * x11-watch.ts says when it has another owner. Used by select-backend.ts.
  */
 
 import { VmchannelError } from '../errors.ts'
 import { onPath, runTool } from './run-tool.ts'
 import type { ClipboardTool } from './tool.ts'
 import { MIME_TYPES, type MimeType, type Selection } from './wire.ts'
+import { displayName } from './x11-auth.ts'
 import { watchX11 } from './x11-watch.ts'
 
 const TEXT: MimeType = 'text/plain;charset=utf-8'
@@ -15,18 +16,13 @@ const LARGEST = 256 << 20
 
 export type X11Program = 'xclip' | 'xsel'
 
-export function x11Tool(env: NodeJS.ProcessEnv, wanted?: X11Program): ClipboardTool {
-  const display = env['DISPLAY']
-  if (!display)
-    throw new VmchannelError('ERR_VMCHANNEL_PLATFORM', 'there is no X11 display: DISPLAY is not set', {
-      hint: 'run it in the desktop session whose clipboard is meant, or set DISPLAY (and XAUTHORITY)',
-    })
-  const program = (['xclip', 'xsel'] as const).find((name) => (wanted ?? name) === name && onPath(name, env))
-  if (!program)
+export function x11Tool(env: NodeJS.ProcessEnv, program: X11Program): ClipboardTool {
+  const display = displayName(env)
+  if (!onPath(program, env))
     throw new VmchannelError(
       'ERR_VMCHANNEL_PLATFORM',
-      `the clipboard of X11 needs ${wanted ?? 'xclip'}, which is not on PATH`,
-      { hint: `install the package ${wanted ?? 'xclip (or xsel, which knows text alone)'}` },
+      `the clipboard of X11 by ${program} needs that program, which is not on PATH`,
+      { hint: `install the package ${program}, or use --backend x11, which needs none` },
     )
   const text = { name: `X11 display ${display} with ${program}`, env }
   const watch: ClipboardTool['watch'] = (...args) => watchX11(env, ...args)
