@@ -104,8 +104,6 @@ async function setUp(cell: Cell, undo: (() => Promise<void> | void)[], result: C
     ...{ qemu: qemu.path, kernel, memory, cpus: linux ? 1 : 2, machineType: 'q35,memory-backend=mem0' },
     ...(linux ? {} : { guest: await nodeGuest() }),
     bootTimeout: 120_000,
-    // On a loaded host the kernel's check of its timer behind an IOMMU fails, and it panics.
-    append: 'no_timer_check',
     args: [
       ...['-object', `memory-backend-memfd,id=mem0,size=${memory},share=on`],
       // A device of another process hears of mappings only in caching mode.
