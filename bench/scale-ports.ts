@@ -18,7 +18,7 @@ import { Tap } from './tap.ts'
 import { stopDevice, until } from './wait.ts'
 
 const SLOT: Readonly<Record<Side, number>> = { ours: 4, qemu: 5 }
-const BYTES = 512 << 20
+const BYTES = 2 ** 30
 const SIZE = 32 << 10
 const POOL_LIMIT = 400 << 20
 /** Ports of QEMU's own device that its announcements reach the driver of. */
