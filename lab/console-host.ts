@@ -26,6 +26,8 @@ export interface ConsoleHostOptions {
   slot: number
   /** QEMU's driver and its properties; default virtio-serial-pci. */
   qemuDevice?: string
+  /** QEMU's name of its own device; default vs. */
+  id?: string
   /** Of our device. */
   vm?: Omit<VmOptions, 'name' | 'socket' | 'maxPorts'>
   maxPorts?: number
@@ -41,25 +43,26 @@ export class ConsoleHost {
   /** What our device complained about. */
   readonly log: string[] = []
   readonly #folder: string
+  readonly #id: string
   readonly #process: StartedDevice | undefined
   readonly #sockets: Socket[] = []
   #control: ControlClient | undefined
   #qmp: Qmp | undefined
 
   static async start(options: ConsoleHostOptions): Promise<ConsoleHost> {
-    const { maxPorts = 8, ports = [], slot } = options
+    const { id = 'vs', maxPorts = 8, ports = [], slot } = options
     const folder = mkdtempSync(join(tmpdir(), 'vmchannel-host-'))
     const socket = (name: string): string => join(folder, `${name}.sock`)
     if (options.device === 'qemu') {
       const args = [
         '-device',
-        `${options.qemuDevice ?? 'virtio-serial-pci'},id=vs,max_ports=${maxPorts},addr=0x${slot.toString(16)}`,
+        `${options.qemuDevice ?? 'virtio-serial-pci'},id=${id},max_ports=${maxPorts},addr=0x${slot.toString(16)}`,
       ]
       for (const name of ports) {
         args.push('-chardev', `socket,id=c-${name},path=${socket(name)},server=on,wait=off`)
-        args.push('-device', `virtserialport,bus=vs.0,chardev=c-${name},name=${name},id=${name}`)
+        args.push('-device', `virtserialport,bus=${id}.0,chardev=c-${name},name=${name},id=${name}`)
       }
-      return new ConsoleHost(folder, args, undefined)
+      return new ConsoleHost(folder, id, args, undefined)
     }
     const specs = ports.map((name) => `unix:${socket(name)},server=on,name=${name}`)
     const started = await startDevice(
@@ -68,7 +71,7 @@ export class ConsoleHost {
     )
     const place = `"driver":"vfio-user-pci","addr":"${slot.toString(16)}.0"`
     const args = started.vms[0]!.qemuArgs.map((word) => word.replace('"driver":"vfio-user-pci"', place))
-    const host = new ConsoleHost(folder, args, started)
+    const host = new ConsoleHost(folder, id, args, started)
     started.stderr!.setEncoding('utf8').on('data', (text) => void host.log.push(String(text)))
     try {
       host.#control = await ControlClient.connect(started.controlSocket)
@@ -79,8 +82,9 @@ export class ConsoleHost {
     }
   }
 
-  private constructor(folder: string, args: readonly string[], started: StartedDevice | undefined) {
+  private constructor(folder: string, id: string, args: readonly string[], started: StartedDevice | undefined) {
     this.#folder = folder
+    this.#id = id
     this.args = args
     this.#process = started
   }
@@ -103,7 +107,7 @@ export class ConsoleHost {
     const driver = console ? 'virtconsole' : 'virtserialport'
     const nr = id === undefined ? {} : { nr: id }
     try {
-      await this.#qmp!('device_add', { driver, id: key(name), bus: 'vs.0', chardev, name, ...nr })
+      await this.#qmp!('device_add', { driver, id: key(name), bus: `${this.#id}.0`, chardev, name, ...nr })
     } catch (error) {
       await this.#qmp!('chardev-remove', { id: chardev })
       throw error

@@ -10,6 +10,7 @@ export interface VmtestResults {
   sink: { bytes: number; ns: number; total_ns: number; reads: number; eof: boolean; sha256: string }
   source: { bytes: number; ns: number; writes: number; partial: number; sha256: string }
   echo: { bytes: number; ns: number; reads: number; writes: number; partial: number }
+  loop: { bytes: number; writes: number }
   ping: { count: number; size: number; wrong: number; min: number; p50: number; p99: number; max: number }
   splice: { bytes: number; ns: number; splices: number }
   vmsplice: { bytes: number; ns: number; splices: number; sha256: string }
@@ -50,8 +51,8 @@ export async function vmtest<Name extends VmtestName>(
   return parse(command, await machine.run(command, timeout === undefined ? {} : { timeout })) as VmtestResults[Name]
 }
 
-/** Starts one of sink, echo, poll, sigio, hold, or winsize with a time, and waits until it is ready. */
-export async function startVmtest<Name extends 'sink' | 'echo' | 'poll' | 'sigio' | 'hold' | 'winsize'>(
+/** Starts one of sink, echo, loop, poll, sigio, hold, or winsize with a time, and waits until it is ready. */
+export async function startVmtest<Name extends 'sink' | 'echo' | 'loop' | 'poll' | 'sigio' | 'hold' | 'winsize'>(
   machine: Machine,
   name: Name,
   words: readonly (string | number)[],

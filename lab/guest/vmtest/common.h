@@ -77,6 +77,7 @@ static inline void pattern_fill(struct pattern *p, unsigned char *to, size_t len
 
 typedef int command(int argc, char **argv);
 command run_sink, run_source, run_echo, run_ping;
+command run_loop;
 command run_splice, run_vmsplice;
 command run_nonblock, run_poll, run_sigio, run_storm, run_open2, run_lseek, run_hold, run_winsize;
 #endif

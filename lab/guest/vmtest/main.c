@@ -18,6 +18,7 @@ static const struct {
     {"sink", run_sink, 2, "DEV BYTES [BS] [--no-hash]: read that many bytes (0: until end of file)"},
     {"source", run_source, 3, "DEV BYTES BS [SEED] [--no-hash]: write the test pattern"},
     {"echo", run_echo, 1, "DEV [BYTES [BS]]: write back what was read"},
+    {"loop", run_loop, 4, "BYTES BS FROM TO...: copy from one device to others; --again: for ever, opening them anew"},
     {"ping", run_ping, 3, "DEV COUNT SIZE: round trips started by the guest"},
     {"splice", run_splice, 3, "DEV FILE BYTES: file to pipe to device"},
     {"vmsplice", run_vmsplice, 3, "DEV BYTES BS [SEED] [--gift]: own pages to pipe to device"},
