@@ -8,6 +8,7 @@ const ALL = ['test/**/*.test.ts']
 
 export default defineConfig({
   test: {
+    setupFiles: ['test/descriptors.ts'], // counts descriptors before and after each file
     testTimeout: 60_000,
     hookTimeout: 600_000, // the first one fetches QEMU and kernels
     // CI's machine is shared: a test that stumbles there gets one more try, and the report says so. None by hand.

@@ -6,19 +6,20 @@ import type { Socket } from 'node:net'
 import { until } from '../lab/wait.ts'
 
 const LINE = 16
-/** A tick of the sender, and lines it has; about 100 KB/s, which a guest under TCG keeps up with. */
+/** A tick of the sender, and lines it has; some 25 KB/s, so that a guest under TCG keeps up and little is under way. */
 const TICK_MS = 5
-const LINES = 32
+const LINES = 8
 const WAIT_MS = 60_000
-/** Lines that must arrive after an interruption. */
-const GOES_ON = 500
+/** Lines after an interruption of which each must arrive. */
+const GOES_ON = 400
 
 export class NumberedTransfer {
   #from: Socket | undefined
   #next = 0
   #seen = 0
   #lost = 0
-  #cut = 0
+  /** From here on, for GOES_ON lines, nothing may be lost. */
+  #mark = Infinity
   #held = ''
   #wrong: string | undefined
   readonly #timer: NodeJS.Timeout
@@ -36,20 +37,23 @@ export class NumberedTransfer {
 
   /** Lines come from there too from now on. A line that was cut with its port is lost. */
   receiveBy(socket: Socket): void {
-    if (this.#held !== '') this.#cut++
     this.#held = ''
     socket.on('data', (chunk: Buffer) => this.#take(chunk.toString('latin1')))
     socket.resume()
   }
 
-  /** Until the transfer is seen to go on; gives the bytes lost since the last time. */
+  /**
+   * Everything is in its place again: until the transfer is seen to go on from here, without a loss. Gives the bytes
+   * that were lost before.
+   */
   async goesOn(): Promise<number> {
-    const start = this.#next
-    const through = (): boolean => this.#wrong !== undefined || this.#seen >= start + GOES_ON
+    const mark = (this.#mark = this.#next)
+    const through = (): boolean => this.#wrong !== undefined || this.#seen >= mark + GOES_ON
     await until(through, 'the transfer goes on', WAIT_MS).catch((error: Error) => {
       throw new Error(`${error.message}: ${this.#seen} of ${this.#next} lines came`)
     })
     if (this.#wrong !== undefined) throw new Error(this.#wrong)
+    this.#mark = Infinity
     const lost = this.#lost * LINE
     this.#lost = 0
     return lost
@@ -78,22 +82,17 @@ export class NumberedTransfer {
   }
 
   #line(line: string): void {
-    // Two lines that were cut by a loss make one that has the end of the second.
-    const whole = /^\d{15}$/.test(line)
-    if (!whole) {
-      this.#cut++
-      if (!/^\d{0,14}$|^\d{16,30}$/.test(line))
-        this.#wrong ??= `bytes that nobody sent: ${JSON.stringify(line.slice(0, 80))}`
+    if (!/^\d{15}$/.test(line)) {
+      // A loss leaves parts of lines, of which two may look like one.
+      if (this.#seen >= this.#mark || !/^\d{0,30}$/.test(line))
+        this.#wrong ??= `after line ${this.#seen - 1} comes ${JSON.stringify(line.slice(0, 80))}`
       return
     }
     const number = Number(line)
     if (number < this.#seen) this.#wrong ??= `line ${number} comes after line ${this.#seen - 1}`
+    if (number > this.#seen && this.#seen >= this.#mark)
+      this.#wrong ??= `lines ${this.#seen} to ${number - 1} are lost, which were sent when all was in its place again`
     this.#lost += number - this.#seen
     this.#seen = number + 1
-  }
-
-  /** Lines of which a part came. */
-  get cut(): number {
-    return this.#cut
   }
 }

@@ -1,6 +1,8 @@
 /** One stock guest with the devices asked for plugged in, ours and QEMU's own: what is done to one is done to the other. */
+import { truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { ConsoleHost } from '../lab/console-host.ts'
-import { ensureKernel, type KernelSeries } from '../lab/fetch/kernel.ts'
+import { ensureKernel, VIRTIO_MODULES, type KernelSeries } from '../lab/fetch/kernel.ts'
 import { ensureQemu } from '../lab/fetch/qemu.ts'
 import { Machine } from '../lab/machine.ts'
 import type { DeviceName } from './scenario.ts'
@@ -10,6 +12,11 @@ const MEMORY = '512M'
 const SLOT = 0x10
 /** As many ports as both devices have by default. */
 export const MAX_PORTS = 31
+
+/** To hibernate to: as large as the memory, and empty. */
+const DISK_BYTES = 512 << 20
+/** A machine that has hibernated goes on here; for any other one this does nothing. */
+const RESUME = '[ -e /sys/block/vda/dev ] && cat /sys/block/vda/dev > /sys/power/resume\n'
 
 export class World {
   readonly banner: string
@@ -26,7 +33,9 @@ export class World {
         hosts.push(await ConsoleHost.start({ device, slot: SLOT + i, maxPorts: MAX_PORTS }))
       machine = await Machine.boot({
         ...{ qemu: qemu.path, kernel, memory: MEMORY, machineType: 'q35,memory-backend=mem0', bootTimeout: 120_000 },
-        args: [
+        guest: { modules: [...VIRTIO_MODULES, 'virtio_blk'], init: RESUME },
+        args: (folder) => [
+          ...diskArgs(folder),
           ...['-object', `memory-backend-memfd,id=mem0,size=${MEMORY},share=on`],
           // Places for a whole device to be plugged into, one for each.
           ...devices.flatMap((name, i) => ['-device', `pcie-root-port,id=plug-${name},chassis=${i + 1},slot=${i + 1}`]),
@@ -63,4 +72,11 @@ export class World {
     await this.machine.close()
     for (const host of this.#hosts) await host.close()
   }
+}
+
+function diskArgs(folder: string): string[] {
+  const file = join(folder, 'swap.img')
+  writeFileSync(file, '')
+  truncateSync(file, DISK_BYTES)
+  return ['-drive', `if=none,id=swap,format=raw,file=${file}`, '-device', 'virtio-blk-pci,drive=swap']
 }

@@ -7,8 +7,8 @@ import { Side, type Port } from '../side.ts'
 import { MAX_PORTS } from '../world.ts'
 
 const SLOT = 0x18
-/** For a QEMU to say that it does not start. */
-const START_MS = 60_000
+/** For what QEMU does by itself. */
+const QEMU_MS = 60_000
 
 export const PLUG: readonly Scenario[] = [
   {
@@ -113,7 +113,7 @@ export const PLUG: readonly Scenario[] = [
     },
     run: (side) =>
       plugDevice(side, async () => {
-        const gone = side.machine.client.nextEvent('DEVICE_DELETED')
+        const gone = side.machine.client.nextEvent('DEVICE_DELETED', QEMU_MS)
         await side.machine.qmp('device_del', { id: 'plugged' })
         await gone
         await plugDevice(side, async () => {})
@@ -174,7 +174,7 @@ async function startTooLarge(device: Side['device']): Promise<string> {
   const child = spawn(path, words, { stdio: ['ignore', 'ignore', 'pipe'] })
   let said = ''
   child.stderr.on('data', (chunk: Buffer) => (said += chunk.toString()))
-  const timer = setTimeout(() => child.kill(), START_MS)
+  const timer = setTimeout(() => child.kill(), QEMU_MS)
   await new Promise((resolve) => child.once('close', resolve))
   clearTimeout(timer)
   return said.trim().replace(/^.*?max_ports/s, 'max_ports')
