@@ -4,7 +4,7 @@
  */
 import { spawnSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { afterAll } from 'vitest'
+import { afterAll, beforeEach, onTestFailed } from 'vitest'
 import { descriptors, grown } from '../lab/descriptors.ts'
 
 /** Sockets that were ended close a moment later, those of a loaded machine later still. */
@@ -18,8 +18,17 @@ async function warmUp(): Promise<void> {
 
 await warmUp()
 const before = descriptors()
+let failed = false
+
+// A test that fails does not close what it has open; that is not its worst.
+beforeEach(() => {
+  onTestFailed(() => {
+    failed = true
+  })
+})
 
 afterAll(async () => {
+  if (failed) return
   const deadline = Date.now() + SETTLE_MS
   let more = grown(before, descriptors())
   while (more.length > 0 && Date.now() < deadline) {

@@ -1,12 +1,15 @@
 /** Ports and devices that come and go, as many as there can be, and options that are wrong. */
 import { spawn } from 'node:child_process'
+import { descriptors, grown } from '../../lab/descriptors.ts'
 import { ConsoleHost } from '../../lab/console-host.ts'
 import { ensureQemu } from '../../lab/fetch/qemu.ts'
+import { until } from '../../lab/wait.ts'
 import { check, same, type Scenario } from '../scenario.ts'
-import { Side, type Port } from '../side.ts'
+import { bye, Side, type Port } from '../side.ts'
 import { MAX_PORTS } from '../world.ts'
 
 const SLOT = 0x18
+const CYCLES = 1000
 /** For what QEMU does by itself. */
 const QEMU_MS = 60_000
 
@@ -72,6 +75,30 @@ export const PLUG: readonly Scenario[] = [
     title: `${MAX_PORTS} ports, half of them consoles, with transfers at once; one more is refused`,
     field: 'max_serials_and_consoles',
     run: (side) => full(side, true),
+  },
+  {
+    id: 'churn',
+    title: '1000 ports are plugged, connected and unplugged without waiting for the guest; no descriptor stays open',
+    field: 'virtio_serial_hotplug_port_pci (repeated)',
+    async run(side) {
+      const pid = side.host.pid ?? side.machine.pid
+      const cycle = async (): Promise<void> => {
+        const name = `${side.device}.churn`
+        await side.host.addPort(name)
+        const peer = await side.host.connect(name)
+        peer.write('x')
+        await side.host.removePort(name)
+        await bye(peer)
+      }
+      for (let i = 0; i < 20; i++) await cycle()
+      const before = descriptors(pid)
+      for (let i = 0; i < CYCLES; i++) await cycle()
+      const more = (): string[] => grown(before, descriptors(pid))
+      await until(() => more().length === 0, 'descriptors are closed').catch(() => {
+        throw new Error(`descriptors stay open: ${more().join(', ')}`)
+      })
+      await (await side.plug()).talk()
+    },
   },
   {
     id: 'wrong.nr',

@@ -21,6 +21,7 @@ import {
   madviseFunction,
   mmapFunction,
 } from './memory-calls.ts'
+import { Guard } from './sigbus.ts'
 
 const munmapFunction = declare('int munmap(int64_t address, size_t len)')
 const fcntlFunction = declare('int fcntl(int fd, int command, int64_t argument)')
@@ -51,7 +52,7 @@ export interface FileFacts {
   /** The same for every descriptor of the same file. */
   identity: string
   writable: boolean
-  /** The file cannot get shorter: touching a mapping of it can never raise SIGBUS because of a truncation. */
+  /** The file cannot get shorter: a mapping of it stays whole. */
   sealed: boolean
 }
 
@@ -104,6 +105,7 @@ export class SharedMapping {
   readonly size: number
   readonly writable: boolean
   readonly #range: Range
+  readonly #guard: Guard
   readonly #windows: (Uint8Array | undefined)[]
 
   /** Maps `size` bytes of `fd`, which may be closed afterwards. Throws VmchannelError. */
@@ -117,11 +119,17 @@ export class SharedMapping {
     this.size = size
     this.writable = writable
     this.#range = { address, size, views: 0, dropped: false }
+    this.#guard = new Guard(address, size)
     this.#windows = new Array<Uint8Array | undefined>(Math.max(1, Math.ceil((size - WINDOW_OVERLAP) / STRIDE)))
   }
 
   get address(): number {
     return this.#range.address
+  }
+
+  /** Somebody has cut the file short, and we have met it: the whole mapping is zero pages now. */
+  get lost(): boolean {
+    return this.#guard.lost
   }
 
   /** Cuts [offset, offset + size) of the file into pieces, one per window. */
@@ -150,6 +158,7 @@ export class SharedMapping {
     const result = mmapFunction(range.address, range.size, PROT_READ_WRITE, flags, -1, 0)
     check(result === -1 ? -1 : 0, 'mmap', 'dropping guest memory', 'ERR_VMCHANNEL_MEMORY')
     range.dropped = true
+    this.#guard.release()
     this.#windows.fill(undefined)
     giveBack(range)
   }

@@ -43,9 +43,14 @@ export class FakeVmm {
   /** Connects and says VERSION as QEMU does. */
   static async attach(path: string): Promise<FakeVmm> {
     const vmm = new FakeVmm(path)
-    const reply = await vmm.version()
-    if (reply.errno !== 0) throw new Error(`VERSION was refused with ${reply.errno}`)
-    return vmm
+    try {
+      const reply = await vmm.version()
+      if (reply.errno !== 0) throw new Error(`VERSION was refused with ${reply.errno}`)
+      return vmm
+    } catch (error) {
+      vmm.close()
+      throw error
+    }
   }
 
   version(json = '{"capabilities":{"max_msg_fds":16}}\0'): Promise<FakeMessage> {

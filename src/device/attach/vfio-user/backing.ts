@@ -63,6 +63,11 @@ export class Backings {
     backing.timer.unref()
   }
 
+  /** Whether a file was cut short under us. */
+  get lost(): boolean {
+    return [...this.#files.values()].some(({ mapping }) => mapping.lost)
+  }
+
   /** Drops all memory at once. */
   close(): void {
     for (const backing of this.#files.values()) this.#drop(backing)

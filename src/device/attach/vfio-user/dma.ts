@@ -128,6 +128,11 @@ export class DmaTable {
     return { address: iova, size }
   }
 
+  /** Whether guest memory has gone: somebody cut its file short. */
+  get lost(): boolean {
+    return this.#backings.lost
+  }
+
   /** Forgets everything and lets go of all guest memory. */
   close(): void {
     this.#removeAll()
@@ -146,7 +151,9 @@ export class DmaTable {
     if (!facts.writable && (flags & DMA_FLAG.WRITE) !== 0) return this.#refuse(iova, size, 'its file is read-only')
     if (!facts.sealed && !this.#warnedUnsealed) {
       this.#warnedUnsealed = true
-      this.#log.debug('guest memory is a file that could be truncated; memory-backend-memfd is sealed against that')
+      this.#log.debug(
+        'guest memory is a file that could be cut short, which would cost this VM its device; memory-backend-memfd cannot',
+      )
     }
     if (this.#has({ iova, size, flags, offset, identity: facts.identity })) return 0
     let backing: Backing

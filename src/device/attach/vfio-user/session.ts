@@ -6,6 +6,7 @@
  */
 
 import { describeError, PeerFault } from '../../../errors.ts'
+import { losses } from '../../../ffi/sigbus.ts'
 import { hangUp } from '../../../ffi/socket-calls.ts'
 import type { Log } from '../../../log.ts'
 import type { GuestMemory } from '../../../mem/guest-memory.ts'
@@ -88,6 +89,7 @@ export class Session {
   #hangUp: string | undefined
   #toldUnshared = false
   #toldFailure = false
+  #losses: number = losses()
 
   /** Takes over `fd`. */
   constructor(fd: number, options: SessionOptions) {
@@ -183,6 +185,7 @@ export class Session {
     this.counters.requests++
     const result = this.#attached ? this.#dispatch(message) : this.#introduce(message)
     this.#answer(message, result)
+    if (this.#losses !== losses()) this.#lookForLost()
     if (this.#hangUp !== undefined) this.end(this.#hangUp)
   }
 
@@ -232,6 +235,16 @@ export class Session {
         ? setHeader(view, message.id, message.command, 0, TYPE_REPLY | FLAG_ERROR, -result)
         : setHeader(view, message.id, message.command, result, TYPE_REPLY)
     this.#stream.reply(message.id, bytes, size)
+  }
+
+  /** Memory of some VM of this process has gone. */
+  #lookForLost(): void {
+    this.#losses = losses()
+    if (!this.#dma.lost) return
+    this.#options.log.error(
+      'the file behind guest memory was cut short by somebody: the device ends for this VM; memory-backend-memfd is sealed against that',
+    )
+    this.#hangUp = 'guest memory has gone'
   }
 
   /** QEMU asks for device info after it has mapped all of guest RAM; others map it later, but before interrupts. */
