@@ -135,16 +135,21 @@ export const PLUG: readonly Scenario[] = [
     title: 'a whole device is unplugged from the running machine, and plugged again',
     field: 'hotplug_virtio_pci',
     spoils: true,
-    never: {
-      ours: 'QEMU 11.1 aborts when a vfio-user-pci with MSI-X is unplugged (memory_region_del_subregion); ports can be removed',
+    async run(side) {
+      // QEMU 11.1 aborts when a vfio-user-pci with MSI-X goes.
+      const vm = { vectors: 0 }
+      for (let i = 0; i < 2; i++)
+        await plugDevice(
+          side,
+          async () => {
+            const gone = side.machine.client.nextEvent('DEVICE_DELETED', QEMU_MS)
+            await side.machine.qmp('device_del', { id: 'plugged' })
+            await gone
+          },
+          vm,
+        )
+      return side.device === 'ours' ? 'without MSI-X (vectors=0): with it, QEMU 11.1 aborts' : undefined
     },
-    run: (side) =>
-      plugDevice(side, async () => {
-        const gone = side.machine.client.nextEvent('DEVICE_DELETED', QEMU_MS)
-        await side.machine.qmp('device_del', { id: 'plugged' })
-        await gone
-        await plugDevice(side, async () => {})
-      }),
   },
   {
     id: 'migrate',
@@ -208,9 +213,9 @@ async function startTooLarge(device: Side['device']): Promise<string> {
 }
 
 /** Another device of the same kind, plugged in now; it is there while `use` runs. */
-async function plugDevice(side: Side, use: () => Promise<void>): Promise<void> {
+async function plugDevice(side: Side, use: () => Promise<void>, vm: { vectors?: number } = {}): Promise<void> {
   const { device, machine } = side
-  const host = await ConsoleHost.start({ device, slot: SLOT, id: 'plugged', maxPorts: 4 })
+  const host = await ConsoleHost.start({ device, slot: SLOT, id: 'plugged', maxPorts: 4, vm })
   try {
     host.attach((name, args) => machine.qmp(name, args))
     const place = { id: 'plugged', bus: `plug-${device}`, addr: '0' }
