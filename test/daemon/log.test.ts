@@ -1,5 +1,15 @@
 /** The log: what a line looks like, and what happens to lines that do not go. */
-import { closeSync, constants, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it, vi } from 'vitest'
@@ -101,8 +111,10 @@ describe('standard error', () => {
     closeSync(reader)
     expect(write(line)).toBe(0) // EPIPE
     // It has a descriptor of its own, for as long as the process lives.
-    const own = readdirSync('/proc/self/fd').filter((name) => existsSync(`/proc/self/fd/${name}`))
-    for (const name of own) if (readlinkSync(`/proc/self/fd/${name}`) === path) closeSync(Number(name))
+    const own = readdirSync('/proc/self/fd').filter(
+      (name) => existsSync(`/proc/self/fd/${name}`) && readlinkSync(`/proc/self/fd/${name}`) === path,
+    )
+    for (const name of own) closeSync(Number(name))
   })
 
   it('as a file', () => {
