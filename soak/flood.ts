@@ -14,6 +14,9 @@ const PORTS = 29
 const GROWTH_MAX = 16 << 20
 const SETTLE_MS = 1500
 const WATCH_MS = 3000
+const CONTROL_MESSAGES = 100_000
+/** Without a single control message more in it. */
+const STALL_MS = 30_000
 /** Of one processor, while nothing can move. */
 const IDLE_MAX = 0.02
 const HZ = 100
@@ -36,6 +39,8 @@ interface Scene {
   readonly busyGuest?: boolean
   /** Starts it; returns the way to end it. */
   start(rig: SoakRig): Promise<() => Promise<void>>
+  /** Until it has come to what it should; default a moment. */
+  settled?(rig: SoakRig): Promise<void>
 }
 
 const names = Array.from({ length: PORTS }, (_, i) => `flood.${i}`)
@@ -80,6 +85,11 @@ const SCENES: readonly Scene[] = [
     start: (rig) => hostFlood(rig, 'vmtest hold'),
   },
   {
+    name: 'peers of 29 ports write, programs in the guest write to all of them, and nobody reads anything',
+    idle: true,
+    start: (rig) => hostFlood(rig, 'cat /dev/zero >'),
+  },
+  {
     name: 'a peer reads one byte a second while the guest writes to it',
     idle: false,
     async start(rig) {
@@ -95,7 +105,7 @@ const SCENES: readonly Scene[] = [
     },
   },
   {
-    name: 'a guest program opens and closes ports as fast as it can: control messages',
+    name: 'a guest program opens and closes a port as fast as it can: 100000 control messages',
     idle: false,
     busyGuest: true,
     async start(rig) {
@@ -106,8 +116,25 @@ const SCENES: readonly Scene[] = [
         await job.wait(60_000)
       }
     },
+    settled: (rig) => controlMessages(rig, names[1]!),
   },
 ]
+
+/** Each open and each close is one. */
+async function controlMessages(rig: SoakRig, name: string): Promise<void> {
+  const count = async (): Promise<number> => {
+    const [stats] = await rig.ask((client) => client.request('port.stats', { port: name }))
+    return stats!.counters.guestOpens + stats!.counters.guestCloses
+  }
+  const first = await count()
+  let [last, since] = [first, performance.now()]
+  while (last - first < CONTROL_MESSAGES) {
+    if (performance.now() - since > STALL_MS) throw new Error(`${last - first} control messages, and no more`)
+    await new Promise((resolve) => setTimeout(resolve, 250))
+    const now = await count()
+    if (now > last) [last, since] = [now, performance.now()]
+  }
+}
 
 async function hostFlood(rig: SoakRig, program: string | undefined): Promise<() => Promise<void>> {
   const sockets = await Promise.all(names.map((name) => rig.peer(name)))
@@ -167,7 +194,7 @@ async function play(
 ): Promise<FloodResult> {
   const before = await rig.deviceState()
   const stop = await scene.start(rig)
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  await (scene.settled?.(rig) ?? new Promise((resolve) => setTimeout(resolve, SETTLE_MS)))
   const busy = scene.idle ? await quietest(before.pid) : undefined
   const { rss, restarts } = await rig.deviceState()
   const others = compare ? (await speed(rig, compare.node)) / compare.alone : undefined

@@ -17,7 +17,7 @@ describe('soak', () => {
     expect(report.down).toBeGreaterThan(0)
   })
 
-  // Two scenes of six; the others take their minutes with `npm run soak -- --flood`.
+  // Two scenes of seven; the others take their minutes with `npm run soak -- --flood`.
   it('flood and starvation: nothing grows, nothing spins, other ports go on', { timeout: 900_000 }, async () => {
     const results = await flood({ speeds: false, only: /read nothing$/, note: () => {} })
     expect(results.length).toBe(2)

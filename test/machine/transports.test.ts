@@ -1,8 +1,11 @@
 /** -virtioserial on a QEMU without vfio-user-pci and on one with it, by each transport, with a stock guest. */
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ensureOldQemu } from '../../lab/fetch/old-qemu.ts'
 import { ensureQemu } from '../../lab/fetch/qemu.ts'
 import type { Machine } from '../../lab/machine.ts'
+import { ControlClient } from '../../src/client/control-client.ts'
 import { installerScript } from '../../src/udev/installer.ts'
 import { codeDisk, GUEST_COMMAND, nodeGuest, type CodeDisk } from '../../lab/guest-image.ts'
 import type { PortInfo } from '../../src/daemon/protocol.ts'
@@ -134,6 +137,30 @@ describe.each([
       rig.machine.spawn('dd if=/dev/zero of=/dev/vmch0 bs=64k')
       await until(() => peer.bytesRead > 1 << 20, 'it writes')
       await rig.reboot()
+      await movesBytes(rig)
+    },
+    240_000,
+  )
+
+  it.runIf(!old)(
+    'goes on after the device process was killed: the ports come back',
+    async () => {
+      const control = join(rig.bench.state, readdirSync(rig.bench.state)[0]!, 'control.sock')
+      const ask = async <T>(work: (client: ControlClient) => Promise<T>): Promise<T> => {
+        const client = await ControlClient.connect(control)
+        try {
+          return await work(client)
+        } finally {
+          client.close()
+        }
+      }
+      process.kill((await ask(async ({ hello }) => hello)).devicePid!, 'SIGKILL')
+      const back = async (): Promise<boolean> =>
+        ask(async (client) => {
+          const ports = await client.request('port.list', {})
+          return client.hello.restarts === 1 && ports.every(({ guestReady }) => guestReady)
+        })
+      await until(back, 'the guest end has started anew', 60_000)
       await movesBytes(rig)
     },
     240_000,
