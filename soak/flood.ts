@@ -20,6 +20,10 @@ const STALL_MS = 30_000
 /** Of one processor, while nothing can move. */
 const IDLE_MAX = 0.02
 const HZ = 100
+/** Part of its speed that another port keeps, and how often it may be looked for. */
+const OTHERS_MIN = 0.5
+const TRIES = 3
+const SPEED_BYTES = 48 << 20
 
 export interface FloodResult {
   scene: string
@@ -171,14 +175,12 @@ export async function flood(options: {
     other.resume()
     const node = await portNode(rig.machine, OTHER, 30_000)
     await speed(rig, node)
-    const alone = options.speeds ? await speed(rig, node) : 0
-    const beside = options.speeds ? await besideLoop(rig, node) : 0
     for (const scene of SCENES) {
       if (options.only && !options.only.test(scene.name)) continue
       options.note(scene.name)
-      results.push(
-        await play(rig, scene, options.speeds ? { node, alone: scene.busyGuest ? beside : alone } : undefined, node),
-      )
+      // Just before the scene: a machine is not equally fast all the time.
+      const alone = options.speeds ? await (scene.busyGuest ? besideLoop : speed)(rig, node) : undefined
+      results.push(await play(rig, scene, alone, node))
     }
     return results
   } finally {
@@ -186,19 +188,18 @@ export async function flood(options: {
   }
 }
 
-async function play(
-  rig: SoakRig,
-  scene: Scene,
-  compare: { node: string; alone: number } | undefined,
-  node: string,
-): Promise<FloodResult> {
+async function play(rig: SoakRig, scene: Scene, alone: number | undefined, node: string): Promise<FloodResult> {
   const before = await rig.deviceState()
   const stop = await scene.start(rig)
   await (scene.settled?.(rig) ?? new Promise((resolve) => setTimeout(resolve, SETTLE_MS)))
   const busy = scene.idle ? await quietest(before.pid) : undefined
   const { rss, restarts } = await rig.deviceState()
-  const others = compare ? (await speed(rig, compare.node)) / compare.alone : undefined
-  if (!compare) await speed(rig, node)
+  let others: number | undefined
+  if (alone === undefined) await speed(rig, node)
+  // Who is starved stays so: a slow moment of the machine passes.
+  else
+    for (let i = 0; i < TRIES && !((others ?? 0) >= OTHERS_MIN); i++)
+      others = Math.max(others ?? 0, (await speed(rig, node)) / alone)
   await stop()
   const connected = async (): Promise<boolean> =>
     rig.ask(async (client) => {
@@ -212,7 +213,7 @@ async function play(
     busy !== undefined && busy > IDLE_MAX
       ? `used ${(busy * 100).toFixed(1)} % of a processor while nothing could move`
       : '',
-    others !== undefined && others < 0.5 ? `another port ran at ${others.toFixed(2)} of its speed` : '',
+    others !== undefined && others < OTHERS_MIN ? `another port ran at ${others.toFixed(2)} of its speed` : '',
     restarts > before.restarts ? 'the device process died' : '',
   ].filter((text) => text !== '')
   return { scene: scene.name, grown, busy, others, status: faults.length > 0 ? 'fail' : 'pass', why: faults.join('; ') }
@@ -245,8 +246,8 @@ async function besideLoop(rig: SoakRig, node: string): Promise<number> {
   return result
 }
 
-/** Bytes a nanosecond of a guest program that writes 8 MiB to a peer that reads. */
+/** Bytes a nanosecond of a guest program that writes to a peer that reads. */
 async function speed(rig: SoakRig, node: string): Promise<number> {
-  const { bytes, ns } = await vmtest(rig.machine, 'source', [node, 8 << 20, 32_768, 1, '--no-hash'], 120_000)
+  const { bytes, ns } = await vmtest(rig.machine, 'source', [node, SPEED_BYTES, 32_768, 1, '--no-hash'], 120_000)
   return bytes / ns
 }
