@@ -58,6 +58,7 @@ export class Parts {
     for (;;) {
       const len = readvFunction(fd, this.#address, this.#count)
       if (len > 0) return len
+      if (len === 0) return -1
       const error = errno()
       if (error === EAGAIN) return 0
       // ENOENT: the request was given up between being announced and being read.

@@ -26,6 +26,7 @@ export class Kernel implements CuseDoor {
   readonly #ours: number
   readonly #theirs: number
   #unique = 0
+  #open = true
 
   constructor() {
     const fds = new Int32Array(new ArrayBuffer(128))
@@ -42,7 +43,8 @@ export class Kernel implements CuseDoor {
   }
   verify(): void {}
   close(): void {
-    closeFd(this.#ours)
+    if (this.#open) closeFd(this.#ours)
+    this.#open = false
   }
 
   /** Sends a request: its words behind the header, and bytes; returns its number. */

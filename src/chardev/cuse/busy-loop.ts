@@ -90,17 +90,14 @@ export class BusyLoop {
     const wakers = sleeps ? Math.min(this.#wakers.length, WAKERS_MAX) : 0
     for (let i = 0; i < devices; i++) this.#set.set(i, this.#devices[i]!.fd)
     for (let i = 0; i < wakers; i++) this.#set.set(devices + i, this.#wakers[i]!.fd)
-    let some = false
-    if (this.#set.wait(devices + wakers, sleeps ? SLEEP_MS : 0) > 0) {
-      some = true
-      // Backwards: one that is dealt with may go.
-      for (let i = devices + wakers - 1; i >= 0; i--) {
-        if (!this.#set.ready(i)) continue
-        if (i >= devices) this.#wakers[i - devices]?.serve()
-        else this.#devices[i]?.serve(1)
-      }
-    }
-    return this.#poll() || some
+    const ready = this.#set.wait(devices + wakers, sleeps ? SLEEP_MS : 0) > 0
+    // What came from the host is handed on first: to acknowledge an interrupt takes several accesses to the device.
+    const some = this.#poll()
+    if (!ready) return some
+    // Backwards: one that is dealt with may go.
+    for (let i = devices - 1; i >= 0; i--) if (this.#set.ready(i)) this.#devices[i]?.serve(1)
+    for (let i = wakers - 1; i >= 0; i--) if (this.#set.ready(devices + i)) this.#wakers[i]?.serve()
+    return true
   }
 
   /** The event loop has its turn first. */

@@ -325,6 +325,8 @@ export class CuseDevice implements Chardev {
 
   /** The kernel ended the device: somebody wrote to its `abort`. */
   #lost(): void {
+    this.#channel.close()
+    this.#busy?.forget(this)
     this.#reads.length = this.#writes.length = 0
     this.#files.clear()
     this.#end.warn(`${this.place} was aborted by the kernel`)

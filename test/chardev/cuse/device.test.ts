@@ -171,6 +171,16 @@ describe('a CUSE device', () => {
     expect(serve()[0]!.body.readUInt32LE() & 0x10).toBe(0x10)
   })
 
+  it('lets go of everything when the kernel ends it', () => {
+    kernel.read(10)
+    serve()
+    kernel.close()
+    expect(device.serve(1)).toBe(true)
+    expect(device.serve(1)).toBe(false)
+    expect(port.events).toEqual(['open', '/dev/vmch0 was aborted by the kernel', 'closed'])
+    expect(device.connected).toBe(false)
+  })
+
   it('refuses what it does not know', () => {
     const ioctl = kernel.request(IOCTL, [1, 0, 0, 0x5401, 0, 0, 0, 0])
     const other = kernel.request(20, [1, 0, 0, 0])
