@@ -98,7 +98,7 @@ export class CuseChannel {
     this.#begin(uniqueAt(W_UNIQUE), bytes.length)
     output.add(answer.address, bytes.length)
     // The kernel makes the node while it takes this answer.
-    if (!output.write(this.#fd)) throw nameTaken(identity.name)
+    if (!this.#send()) throw nameTaken(identity.name)
   }
 
   /**
@@ -131,7 +131,7 @@ export class CuseChannel {
   /** An error, as a positive number; 0: done, with nothing to say. */
   reply(unique: number, error = 0): boolean {
     this.#begin(unique, 0, -error)
-    return output.write(this.#fd)
+    return this.#send()
   }
 
   /** Two or four words. */
@@ -144,7 +144,7 @@ export class CuseChannel {
     this.#begin(unique, len)
     output.cut(0)
     output.add(header.address, OUT_HEADER + len)
-    return output.write(this.#fd)
+    return this.#send()
   }
 
   /** Bytes from a list, as many as `max`; returns how many. */
@@ -173,7 +173,7 @@ export class CuseChannel {
       done += len
     }
     headerWords[0] = OUT_HEADER + done
-    return output.write(this.#fd) ? done : 0
+    return this.#send() ? done : 0
   }
 
   /** Tells the kernel to ask again about a poll. */
@@ -185,7 +185,7 @@ export class CuseChannel {
     headerWords[5] = high
     output.cut(0)
     output.add(header.address, OUT_HEADER + 8)
-    output.write(this.#fd)
+    this.#send()
   }
 
   /** The node goes; who still has it open gets ENOTCONN. */
@@ -194,6 +194,11 @@ export class CuseChannel {
     this.#open = false
     this.#watch.close()
     closeFd(this.#fd)
+  }
+
+  /** False when the kernel does not want it. A port may break while a request is dealt with: the fd is not ours then. */
+  #send(): boolean {
+    return this.#open && output.write(this.#fd)
   }
 
   #begin(unique: number, more: number, error = 0): void {

@@ -188,6 +188,8 @@ export class CuseDevice implements Chardev {
   disconnect(): void {}
 
   close(): void {
+    // Who has asked and was not heard yet is told ENODEV with the others, rather than that the connection broke.
+    this.serve(TURN)
     if (!this.#channel.open) return
     this.#hostOpen = false
     this.#refuseAll()

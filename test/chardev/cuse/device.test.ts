@@ -171,6 +171,16 @@ describe('a CUSE device', () => {
     expect(serve()[0]!.body.readUInt32LE() & 0x10).toBe(0x10)
   })
 
+  it('tells all who wait that it is gone, also those who were not heard yet', () => {
+    const heard = kernel.read(10)
+    serve()
+    port.room = 0
+    const waiting = [kernel.read(5), kernel.write(Buffer.from('x'))]
+    device.close()
+    const told = kernel.replies().map(({ unique, error }) => [unique, error])
+    expect(Object.fromEntries(told)).toEqual(Object.fromEntries([heard, ...waiting].map((unique) => [unique, -19])))
+  })
+
   it('lets go of everything when the kernel ends it', () => {
     kernel.read(10)
     serve()
