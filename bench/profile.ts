@@ -1,6 +1,7 @@
 /**
  * `node dist/bench/profile.js PART …`: where the device process spends its time while cases run on our side: a table of
- * self time by function, for docs/performance.md. The device process is Node with --cpu-prof, nothing else differs.
+ * self time by function, for docs/performance.md. The device process is Node with a profiler in it, nothing
+ * else differs.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -29,26 +30,49 @@ for (const part of parts) {
   const node = process.execPath
   try {
     process.execPath = profilingNode(folder, node)
-    await run(part)
-    for (const file of readdirSync(folder).filter((name) => name.endsWith('.cpuprofile')))
-      print(part, JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile)
+    await run(part, folder)
+    const files = readdirSync(folder).filter((name) => name.endsWith('.cpuprofile'))
+    if (files.length === 0) throw new Error(`${part}: no profile came; does the case have a device process?`)
+    for (const file of files) print(part, JSON.parse(readFileSync(join(folder, file), 'utf8')) as CpuProfile)
   } finally {
     process.execPath = node
     rmSync(folder, { recursive: true, force: true })
   }
 }
 
-/** A Node that writes a profile when it ends: the device process is started from `process.execPath`. */
+/**
+ * A Node that profiles from SIGUSR2 to its end: the device process is started from `process.execPath`. By a hook of its
+ * own: what starts is not to be in it, and the device process ends without what --cpu-prof waits for.
+ */
 function profilingNode(folder: string, node: string): string {
   const path = join(folder, 'node')
-  writeFileSync(path, `#!/bin/sh\nexec '${node}' --cpu-prof --cpu-prof-dir='${folder}' "$@"\n`, { mode: 0o755 })
+  const hook = join(folder, 'hook.cjs')
+  writeFileSync(
+    hook,
+    `const { writeFileSync } = require('node:fs')
+const place = ${JSON.stringify(folder)} + '/' + process.pid
+const session = new (require('node:inspector').Session)()
+session.connect()
+session.post('Profiler.enable')
+session.post('Profiler.setSamplingInterval', { interval: 200 })
+writeFileSync(place + '.pid', '')
+process.once('SIGUSR2', () => {
+  session.post('Profiler.start')
+  process.on('exit', () => session.post('Profiler.stop', (_, { profile }) =>
+    writeFileSync(place + '.cpuprofile', JSON.stringify(profile))))
+})
+`,
+  )
+  writeFileSync(path, `#!/bin/sh\nexec '${node}' --require '${hook}' "$@"\n`, { mode: 0o755 })
   return path
 }
 
-async function run(part: string): Promise<void> {
+async function run(part: string, folder: string): Promise<void> {
   const suite = SUITES.find((one) => chosenCases(one, [part]).length > 0)!
   const session = await suite.start()
   try {
+    for (const name of readdirSync(folder))
+      if (name.endsWith('.pid')) process.kill(Number.parseInt(name, 10), 'SIGUSR2')
     for (const info of chosenCases(suite, [part])) for (let i = 0; i < RUNS; i++) await session.run(info, 'ours')
   } finally {
     await session.close()

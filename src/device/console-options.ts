@@ -15,7 +15,7 @@ export interface ConsoleOptions {
   resizeOrder?: ResizeOrder
   /** Its addresses go through an IOMMU: what the memory map has at an address is not what the guest has there (§6.1). */
   iommuPlatform?: boolean
-  /** How long transmit buffers that were sent may be held back so that interrupts are fewer, ms. Default 2; 0: never. */
+  /** How long the interrupt for transmit buffers that were sent may wait, so that there are fewer, ms. Default 2; 0: never. */
   settleMs?: number
   log?: Log
   /** Where the state lives that a successor needs; a ledger of its own where it is left out. */

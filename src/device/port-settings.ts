@@ -41,7 +41,7 @@ export interface PortEvent {
 export interface PortOwner {
   /** Scratch for one batch; used within one call only. */
   readonly batch: Batch
-  /** How long buffers that were sent may be held back, ms; 0: not at all. See settlement.ts. */
+  /** How long the interrupt for buffers that were sent may wait, ms; 0: not at all. See settlement.ts. */
   readonly settleMs: number
   interrupt(queue: DeviceQueue): void
   /** A queue of this port broke a rule. */
