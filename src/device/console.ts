@@ -300,7 +300,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     const queue = this.#queues[CONTROL_RECEIVEQ]
     if (!this.#started || !this.#multiport || !queue) return this.#control.save()
     try {
-      this.#control.pump()
+      this.#control.pump(() => this.pumpControl())
       if (queue.flush()) this.interrupt(queue)
     } catch (error) {
       this.fault(queue, error)

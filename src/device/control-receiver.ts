@@ -98,8 +98,8 @@ export class ControlReceiver {
   #handle({ id, event, value }: ControlMessage): void {
     this.#log.debug(`control: ${CONTROL_EVENT_NAMES[event] ?? `event ${event}`} port ${id} value ${value}`)
     if (event === VIRTIO_CONSOLE_DEVICE_READY) {
-      if (value === 1) this.#sender.deviceReady()
-      else this.#log.warn('the guest driver could not set up the device (DEVICE_READY 0)')
+      this.#sender.deviceReady(value === 1)
+      if (value !== 1) this.#log.warn('the guest driver could not set up the device (DEVICE_READY 0)')
     } else {
       const port = this.#ports.get(id)
       if (port) this.#handlePort(port, event, value)

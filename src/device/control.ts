@@ -22,7 +22,10 @@ import {
 } from '../spec/console.ts'
 import type { ControlNotes, PortNews } from './control-notes.ts'
 
-/** After hibernation Linux says PORT_READY for all ports that it remembers at once; this is ample time for it. */
+/**
+ * After hibernation Linux says PORT_READY for all ports that it remembers at once, as it says DEVICE_READY when it
+ * starts; this is ample time for either.
+ */
 const RESTORE_MS = 1000
 /** More than the ring holds: a guest that adds useless buffers as fast as they go back does not keep us. */
 const USELESS_MAX = 2048
@@ -41,6 +44,12 @@ export class ControlSender {
   /** The driver is saying which ports it remembers: the others are announced afterwards. */
   #restoring = false
   #cancelRestore: (() => void) | undefined
+  /** The driver never said DEVICE_READY, and is told of ports all the same: see `#listen`. */
+  #unasked = false
+  /** It has had its time to say something; `pump` looks whether it is there. */
+  #silent = false
+  /** DEVICE_READY 0: it is told nothing. */
+  #failed = false
   /** Messages delivered, and buffers that were too short for one. */
   sent = 0
   truncated = 0
@@ -61,7 +70,7 @@ export class ControlSender {
 
   /** The driver starts from nothing: it knows no port. */
   reset(sizeNegotiated: boolean): void {
-    this.#driverReady = false
+    this.#driverReady = this.#failed = this.#unasked = false
     this.#endRestore()
     this.#notes.reset()
     this.#sizeNegotiated = sizeNegotiated
@@ -80,8 +89,11 @@ export class ControlSender {
 
   /** Writes down what has changed since the last time; to be called when what was told is published. */
   save(): void {
-    const all = (this.#driverReady ? 1 : 0) | (this.#restoring ? 2 : 0) | (this.#sizeNegotiated ? 4 : 0)
-    this.#notes.save(this.#ports, all)
+    const all = [this.#driverReady, this.#restoring, this.#sizeNegotiated, this.#unasked, this.#failed]
+    this.#notes.save(
+      this.#ports,
+      all.reduce((bits, set, i) => bits | (set ? 1 << i : 0), 0),
+    )
   }
 
   /** What another process has told the driver. Ports that are there have been added again, by `add`. */
@@ -90,12 +102,14 @@ export class ControlSender {
     this.#sizeNegotiated = (all & 4) !== 0
     if (all & 2) this.#restore(pump)
     this.#driverReady = (all & 1) !== 0
-    for (let id = 0; id < this.#ports.length; id++) if (this.#ports[id]) this.#touch(id)
+    this.#unasked = (all & 8) !== 0
+    this.#failed = (all & 16) !== 0
+    this.#touchAll()
   }
 
   /** Whether the driver may still speak of ports from before a hibernation. */
   get remembering(): boolean {
-    return this.#restoring || !this.#driverReady
+    return this.#restoring || this.#unasked || !this.#driverReady
   }
 
   add(id: number, console: boolean, name: Uint8Array | undefined): void {
@@ -148,14 +162,19 @@ export class ControlSender {
     this.#touch(id)
   }
 
-  /** DEVICE_READY: the driver wants to hear of every port; it may ask again. */
-  deviceReady(): void {
-    this.#driverReady = true
+  /** DEVICE_READY: the driver wants to hear of every port, and may ask again; or it could not set up the device. */
+  deviceReady(able: boolean): void {
+    this.#failed = !able
+    this.#driverReady = able
     this.#endRestore()
+    if (!able) return
+    // One that was only slow has heard already: a port that exists is not added (§5.3.6.2.1).
+    const told = this.#unasked
+    this.#unasked = false
     for (let id = 0; id < this.#ports.length; id++) {
       const port = this.#ports[id]
       if (!port?.exists) continue
-      port.toldExists = false
+      if (!told) port.toldExists = false
       this.#touch(id)
     }
   }
@@ -195,8 +214,12 @@ export class ControlSender {
     this.remove(id)
   }
 
-  /** Sends what can be sent now; the caller flushes the queue. Afterwards the queue notifies if something is left. */
-  pump(): void {
+  /**
+   * Sends what can be sent now; the caller flushes the queue. Afterwards the queue notifies if something is left.
+   * `again` does the same later.
+   */
+  pump(again: () => void): void {
+    this.#listen(again)
     do {
       this.#queue.disableNotify()
       for (const id of this.#dirty) {
@@ -218,17 +241,41 @@ export class ControlSender {
   #restore(pump: () => void): void {
     if (this.#driverReady) return
     this.#driverReady = this.#restoring = true
+    this.#cancelRestore?.()
     this.#cancelRestore = this.#after(RESTORE_MS, () => {
-      this.#restoring = false
-      for (let id = 0; id < this.#ports.length; id++) if (this.#ports[id]) this.#touch(id)
+      this.#endRestore()
+      this.#touchAll()
       pump()
     })
   }
 
+  /**
+   * The driver runs and says nothing: as Linux after hibernation, if it remembers no port. It is told of ports as soon
+   * as it has had its time and has given a buffer for it. QEMU's device waits for nothing when a port is plugged.
+   */
+  #listen(again: () => void): void {
+    if (this.#driverReady || this.#failed) return
+    if (this.#silent) {
+      this.#silent = false
+      if (this.#queue.available() === 0) return
+      this.#driverReady = this.#unasked = true
+      this.#touchAll()
+    } else if (!this.#cancelRestore)
+      this.#cancelRestore = this.#after(RESTORE_MS, () => {
+        this.#cancelRestore = undefined
+        this.#silent = true
+        again()
+      })
+  }
+
   #endRestore(): void {
-    this.#restoring = false
+    this.#restoring = this.#silent = false
     this.#cancelRestore?.()
     this.#cancelRestore = undefined
+  }
+
+  #touchAll(): void {
+    for (let id = 0; id < this.#ports.length; id++) if (this.#ports[id]) this.#touch(id)
   }
 
   #touch(id: number): void {
