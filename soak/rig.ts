@@ -20,6 +20,7 @@ export class SoakRig {
   readonly device: StartedDevice
   readonly #folder: string
   readonly #log: () => string
+  readonly #peers = new Set<Socket>()
 
   static async start(ports: readonly string[]): Promise<SoakRig> {
     const [qemu, kernel] = [await ensureQemu(), await ensureKernel('6.1')]
@@ -73,7 +74,8 @@ export class SoakRig {
   /** A host peer that the guest has heard of: it reads what comes only where the caller does. */
   async peer(name: string): Promise<Socket> {
     const socket = connect({ path: this.socket(name), allowHalfOpen: true })
-    socket.on('error', () => {})
+    this.#peers.add(socket)
+    socket.on('error', () => {}).once('close', () => this.#peers.delete(socket))
     await once(socket, 'connect')
     const seen = (): Promise<boolean> =>
       this.ask(async (client) => {
@@ -95,6 +97,7 @@ export class SoakRig {
 
   async close(): Promise<void> {
     await this.machine.close()
+    for (const socket of this.#peers) socket.destroy() // half open, they outlive the device
     if (this.device.process.exitCode === null && this.device.process.signalCode === null)
       await Promise.race([once(this.device.process, 'exit'), new Promise((resolve) => setTimeout(resolve, 10_000))])
     rmSync(this.#folder, { recursive: true, force: true })

@@ -5,7 +5,7 @@
 import { spawnSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { afterAll, beforeEach, onTestFailed } from 'vitest'
-import { descriptors, grown } from '../lab/descriptors.ts'
+import { descriptors, explain, grown, links } from '../lab/descriptors.ts'
 
 /** Sockets that were ended close a moment later, those of a loaded machine later still. */
 const SETTLE_MS = 10_000
@@ -18,6 +18,7 @@ async function warmUp(): Promise<void> {
 
 await warmUp()
 const before = descriptors()
+const known = new Set(links())
 let failed = false
 
 // A test that fails does not close what it has open; that is not its worst.
@@ -35,5 +36,7 @@ afterAll(async () => {
     await new Promise((resolve) => setTimeout(resolve, 50))
     more = grown(before, descriptors())
   }
-  if (more.length > 0) throw new Error(`this test file leaves descriptors open: ${more.join(', ')}`)
+  if (more.length === 0) return
+  const which = explain(links().filter((link) => !known.has(link)))
+  throw new Error([`this test file leaves descriptors open: ${more.join(', ')}; new are`, ...which].join('\n  '))
 }, SETTLE_MS + 30_000)

@@ -1,5 +1,5 @@
 /** What `vmchannel clipboard` says where something is missing or wrong: the thing, what was found, the next step. */
-import { createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createDevice, type Device } from '../../src/index.ts'
 import { Bench, type Result } from '../cli/run.ts'
@@ -29,11 +29,11 @@ async function refused(status: number, text: RegExp, words: string[], env: NodeJ
   return result
 }
 
-/** A socket where somebody does as told. */
-async function peer(name: string, act: (socket: Socket) => void): Promise<string> {
+/** A socket where somebody says this and hears out whoever comes: the end is seen only behind what was to read. */
+async function peer(name: string, says = ''): Promise<string> {
   const server = createServer((socket) => {
-    socket.on('error', () => {})
-    act(socket)
+    socket.on('error', () => {}).resume()
+    if (says !== '') socket.write(says)
   })
   servers.push(server)
   await new Promise<void>((done) => server.listen(bench.path(name), done))
@@ -95,9 +95,9 @@ describe('with a desktop', () => {
   it('a port that no agent opens, an agent that does not answer, one that talks nonsense', async () => {
     const silent = /no spice-vdagent answered within 0.5 s[^]*package spice-vdagent/
     await refused(13, silent, ['--control', device.controlSocket, '--timeout', '0.5'], display)
-    const mute = await peer('mute.sock', (socket) => socket.resume())
+    const mute = await peer('mute.sock')
     await refused(13, silent, ['--socket', mute, '--timeout', '0.5'], display)
-    const shop = await peer('shop.sock', (socket) => socket.write('220 mail.example.org ready\r\n'))
+    const shop = await peer('shop.sock', '220 mail.example.org ready\r\n')
     const nonsense =
       /^The guest's agent is gone: .*what spice-vdagent does not: a chunk for port.*\nvmchannel: no spice/
     await refused(13, nonsense, ['--socket', shop, '--timeout', '2.5'], display)
