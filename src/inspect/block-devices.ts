@@ -37,11 +37,10 @@ export class BlockDevices {
     // One look that tells all. Not for parts of a file system, and it may refuse what it is not sure of.
     const tags = device.startsWith('/dev/') ? await orElse(daemon.blkid(device), undefined) : undefined
     const type = known(given ?? tags?.get('TYPE') ?? (await orElse(daemon.filesystemType(device), '')))
+    const found = { device: name, type, label: tags?.get('LABEL') || null, uuid: tags?.get('UUID') || null }
     // Odd characters are escaped there.
-    const whole = tags?.has('TYPE') === true && ![...tags.values()].some((value) => value.includes('\\'))
-    const found = { device: name, type }
-    if (whole && !OWN_WAYS.has(type ?? ''))
-      return { ...found, label: tags.get('LABEL') || null, uuid: tags.get('UUID') || null }
+    const whole = tags?.has('TYPE') === true && !`${found.label}${found.uuid}`.includes('\\')
+    if (whole && !OWN_WAYS.has(type ?? '')) return found
     return { ...found, label: await text(daemon.label(device)), uuid: await text(daemon.uuid(device)) }
   }
 

@@ -4,8 +4,11 @@ import { DaemonError, type DaemonClient } from './daemon-client.ts'
 import type { Application } from './report.ts'
 import { XdrWriter, type XdrReader } from './xdr.ts'
 
-/** Disks, partitions, RAID, device mapper: lists that the daemon has at once. Volumes it asks a program for. */
-const LISTS = [7, 8, 300, 287] as const
+/**
+ * Disks, partitions, RAID, volumes of Windows: lists that the daemon has at once. Logical volumes it asks a program for,
+ * and a program more for each to say what else the device mapper has; in a fresh appliance there is nothing else.
+ */
+const LISTS = [7, 8, 300, 380] as const
 const LVS = 11
 const MOUNT_RO = 73
 const DOWNLOAD = 67

@@ -73,7 +73,8 @@ async function readSystem(
     known(await orElse(daemon.windowsText(root, what), ''))
   const type = await text('type')
   const mountpoints = await daemon.mountpoints(root)
-  const drives = await daemon.driveMappings(root)
+  // Only Windows gives its disks letters.
+  const drives = type === 'linux' ? [] : await daemon.driveMappings(root)
   const names = (await daemon.systemFilesystems(root)).slice(0, PARTS_MAX)
   const system: OperatingSystem = {
     root: await devices.canonical(root),

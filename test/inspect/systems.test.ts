@@ -27,7 +27,7 @@ function daemon(system: boolean, tags: Record<string, string[]> = {}): Played {
     8: ['/dev/sda1', '/dev/sda2', '/dev/sda5', '/dev/sda6'],
     11: ['/dev/vg/root', '/dev/vg/data'],
     300: ['/dev/md1', '/dev/md12'],
-    287: [],
+    380: [],
     476: ['/dev/sdb', 'xfs', 'btrfsvol:/dev/sda1/home', 'btrfs'],
     480: system ? ['/dev/mapper/vg-root'] : [],
     500: ['/gone', '/dev/sdz1', '/', '/dev/mapper/vg-root', '/boot', '/dev/sda1'],
@@ -104,7 +104,7 @@ it('one look at a device tells its type, label and number; not where they are es
     '/dev/mapper/vg-root': ['TYPE', 'ext4', 'LABEL', 'root', 'UUID', '1-2', 'BLOCK_SIZE', '4096'],
     '/dev/sda1': ['TYPE', 'vfat', 'LABEL', 'a\\ b', 'UUID', '3'],
     '/dev/sda5': ['TYPE', 'crypto_LUKS', 'UUID', '4'],
-    '/dev/sda6': ['TYPE', 'LVM2_member', 'UUID', '5'],
+    '/dev/sda6': ['TYPE', 'LVM2_member', 'UUID', '5', 'VERSION', 'LVM2\\ 001'],
     '/dev/vg/data': ['TYPE', 'btrfs', 'LABEL', 'not this one'],
   })
   const systems = await listSystems(procedures, devices, NO_STEP)
