@@ -40,7 +40,7 @@ export async function connectAgent(options: AgentOptions = {}): Promise<GuestAge
   const limits = { signal: options.signal, timeout: options.timeout ?? GREETING_MS }
   if (options.stream) return new GuestAgent(await greet(options.stream, limits, 'the stream'))
   if (options.socket !== undefined) {
-    const stream = await connectSocket(options.socket, limits)
+    const stream = await connectSocket(options.socket, limits, 'port')
     return new GuestAgent(await greet(stream, limits, options.socket))
   }
   const { controlSocket, vm } = await findVm(options)

@@ -33,7 +33,8 @@ export interface ClipboardOptions extends SyncOptions {
 export function connectClipboard(options: ClipboardOptions): Promise<ClipboardSync> {
   const { stream, socket } = options
   if (stream) return ClipboardSync.start(() => Promise.resolve(stream), { ...options, reconnect: 0 })
-  if (socket !== undefined) return ClipboardSync.start(() => connectSocket(socket, { timeout: CONNECT_MS }), options)
+  if (socket !== undefined)
+    return ClipboardSync.start(() => connectSocket(socket, { timeout: CONNECT_MS }, 'port'), options)
   return ClipboardSync.start(() => openPort(options), options)
 }
 
