@@ -111,6 +111,7 @@ export const INTERRUPTED: readonly Scenario[] = [
     id: 'interrupt.hibernate',
     title: 'the guest suspends to disk in the middle and comes back',
     field: 'interrupted_transfer.hibernate',
+    spoils: true,
     run: (side) =>
       interrupted(side, 1, LOSS, async () => {
         const { machine } = side
