@@ -13,12 +13,18 @@ import {
 import type { DriverPortEvent } from './port-settings.ts'
 
 export interface DriverOptions {
-  /** Buffers of each receiveq that is read, and their length in bytes. Default 32 of 8 KiB. */
+  /**
+   * Buffers of each receiveq that is read, and their length in bytes. Default 32 of 4 KiB, which is all that QEMU's own
+   * device puts into one; up to 128 where the device runs out of them, or as many as are asked for here.
+   */
   receiveBuffers?: number
+  receiveBuffersMax?: number
   receiveLen?: number
-  /** The same for each transmitq, made when they are first needed. Default 16 of 32 KiB. */
+  /** The same for each transmitq, made when they are first needed. Default 16 of 64 KiB. */
   transmitBuffers?: number
   transmitLen?: number
+  /** Microseconds to look at a ring before its interrupt is asked for; default 0. */
+  patience?: number
   /** Which way round the device sends RESIZE. */
   resizeOrder?: ResizeOrder
   /** Features to accept where they are offered; default all that this driver knows. */
@@ -48,16 +54,20 @@ export function checkDriverOptions(options: DriverOptions): DriverSettings {
   const { log: _log, ...rest } = options
   const settings: DriverSettings = {
     receiveBuffers: 32,
-    receiveLen: 8192,
+    receiveBuffersMax: options.receiveBuffers ?? 128,
+    receiveLen: 4096,
     transmitBuffers: 16,
-    transmitLen: 32768,
+    transmitLen: 65536,
+    patience: 0,
     resizeOrder: 'cols-rows',
     features: DRIVER_FEATURES,
     defer: (fn) => void setTimeout(fn, 0),
     ...rest,
   }
-  for (const name of ['receiveBuffers', 'transmitBuffers'] as const) check(name, settings[name], 1, 1024)
+  for (const name of ['receiveBuffers', 'receiveBuffersMax', 'transmitBuffers'] as const)
+    check(name, settings[name], 1, 1024)
   for (const name of ['receiveLen', 'transmitLen'] as const) check(name, settings[name], 1, 1 << 20)
+  check('patience', settings.patience, 0, 1000)
   return settings
 }
 

@@ -81,10 +81,12 @@ export class DriverQueues {
   #pair(id: number, settings: DriverSettings, owner: QueueOwner): Pair {
     const receiveq = this.#enable(receiveqOf(id), { indirect: 0, tolerant: false })
     const transmitq = this.#enable(transmitqOf(id), { indirect: TRANSMIT_CHAIN_MAX, tolerant: false })
-    const transmit = { len: settings.transmitLen, count: settings.transmitBuffers }
+    const { patience } = settings
+    const receive = { len: settings.receiveLen, most: settings.receiveBuffersMax, patience }
+    const transmit = { len: settings.transmitLen, count: settings.transmitBuffers, patience }
     const nobody = newDriverCounters()
     return {
-      receiver: new Receiver(receiveq, this.#pool, settings.receiveLen, nobody, owner),
+      receiver: new Receiver(receiveq, this.#pool, receive, nobody, owner),
       transmitter: new Transmitter(transmitq, this.#pool, transmit, nobody, owner),
     }
   }

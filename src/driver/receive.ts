@@ -7,10 +7,19 @@
  */
 
 import { GONE, type Chardev } from '../chardev/chardev.ts'
-import type { DmaBuffer, DmaPool } from '../mem/dma-pool.ts'
+import type { DmaPool } from '../mem/dma-pool.ts'
 import { IOVEC_MAX, type Iovec } from '../mem/iovec.ts'
 import { NO_HEAD, type DriverQueue, type Used } from '../ring/driver-queue.ts'
+import { Buffers } from './buffers.ts'
+import { Patience } from './patience.ts'
 import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
+
+/** Bytes a port may move before others have their turn. */
+const TURN_LEN = 4 << 20
+/** Bytes of one run after which more are waited for: after a lone message nobody knows when the next one comes. */
+const BULK_LEN = 8 << 10
+/** Part of the buffers that goes back to the device together. */
+const PUBLISH_PART = 4
 
 export class Receiver {
   readonly queue: DriverQueue
@@ -18,10 +27,9 @@ export class Receiver {
   /** Where it counts; another one for each port that has the queue. */
   counters: DriverPortCounters
   readonly #owner: QueueOwner
-  readonly #pool: DmaPool
-  readonly #len: number
-  /** By number; and the number by head. */
-  readonly #buffers: DmaBuffer[] = []
+  readonly #buffers: Buffers
+  readonly #most: number
+  /** Number of a buffer by head. */
   readonly #bufferOf: Uint16Array
   /** Those that wait for the chardev, oldest first from `#waitingAt` on, and the bytes in them: rings of the queue's size. */
   readonly #waiting: Uint16Array
@@ -29,15 +37,24 @@ export class Receiver {
   #waitingAt = 0
   #waitingCount = 0
   readonly #used: Used = { head: 0, len: 0 }
+  readonly #patience: Patience
   /** Bytes of the first waiting buffer that the chardev has. */
   #offset = 0
   #open = false
+  #deferred = false
 
-  constructor(queue: DriverQueue, pool: DmaPool, len: number, counters: DriverPortCounters, owner: QueueOwner) {
+  constructor(
+    queue: DriverQueue,
+    pool: DmaPool,
+    { len, most, patience }: { len: number; most: number; patience: number },
+    counters: DriverPortCounters,
+    owner: QueueOwner,
+  ) {
     this.queue = queue
     this.counters = counters
-    this.#pool = pool
-    this.#len = len
+    this.#most = most
+    this.#buffers = new Buffers(pool, queue.size, len)
+    this.#patience = new Patience(patience)
     this.#owner = owner
     this.#bufferOf = new Uint16Array(queue.size)
     this.#waiting = new Uint16Array(queue.size)
@@ -46,17 +63,13 @@ export class Receiver {
 
   /** Sees to it that there are `count` buffers, as many as the queue holds at most. */
   fill(count: number): void {
-    while (this.#buffers.length < Math.min(count, this.queue.size)) {
-      this.#buffers.push(this.#pool.allocate(this.#len))
-      this.#post(this.#buffers.length - 1)
-    }
+    while (this.#buffers.count < Math.min(count, this.queue.size)) this.#post(this.#buffers.make())
     this.#publish()
   }
 
   /** Gives the memory back; the device has been reset. */
   release(): void {
-    for (const buffer of this.#buffers) this.#pool.free(buffer)
-    this.#buffers.length = 0
+    this.#buffers.release()
   }
 
   /** Whether somebody reads; what comes for a closed port is dropped and counted. */
@@ -82,6 +95,7 @@ export class Receiver {
   run(): void {
     const { queue } = this
     try {
+      const before = this.#moved
       let full = false
       do {
         queue.disableInterrupts()
@@ -93,7 +107,13 @@ export class Receiver {
             this.#waitingLen[at] = this.#used.len
           }
           full = !this.#deliver()
-        } while (!full && queue.hasUsed())
+          if (!full) this.#growIfStarved()
+          if (queue.staged * PUBLISH_PART >= this.#buffers.count) this.#publish()
+          if (this.#moved - before >= TURN_LEN) {
+            this.#publish()
+            return this.#defer()
+          }
+        } while (!full && (queue.hasUsed() || (this.#moved - before >= BULK_LEN && this.#wait())))
         // While the chardev is full no interrupt is of use: `writable` comes back here.
       } while (!full && queue.enableInterrupts())
       if (full) this.counters.receiveStalls++
@@ -101,6 +121,31 @@ export class Receiver {
     } catch (error) {
       this.#owner.fault(queue, error)
     }
+  }
+
+  /** The device has used all that it had: with more of them it could have gone on. */
+  #growIfStarved(): void {
+    const { queue } = this
+    if (!this.#open || queue.inFlight > queue.staged || this.#buffers.count >= this.#most) return
+    this.fill(Math.min(this.#most, this.#buffers.count * 2))
+  }
+
+  get #moved(): number {
+    return this.counters.receivedBytes + this.counters.receivedDropped
+  }
+
+  #wait(): boolean {
+    this.#publish()
+    return this.#patience.wait(this.queue)
+  }
+
+  #defer(): void {
+    if (this.#deferred) return
+    this.#deferred = true
+    this.#owner.defer(() => {
+      this.#deferred = false
+      this.run()
+    })
   }
 
   /** Hands over what waits; true when nothing waits any more. */
@@ -137,15 +182,14 @@ export class Receiver {
     for (let i = 0; i < this.#waitingCount; i++) {
       const at = (this.#waitingAt + i) & (this.queue.size - 1)
       const len = this.#waitingLen[at]!
-      if (len > skip)
-        this.#pool.memory.append(list, this.#buffers[this.#waiting[at]!]!.address + skip, len - skip, true)
+      if (len > skip) this.#buffers.append(list, this.#waiting[at]!, skip, len)
       skip = 0
     }
     return list.total
   }
 
   #post(buffer: number): void {
-    const head = this.queue.addOne(this.#buffers[buffer]!.address, this.#len, true)
+    const head = this.queue.addOne(this.#buffers.address(buffer), this.#buffers.len, true)
     // A broken queue takes nothing; the buffer is given back with the others.
     if (head !== NO_HEAD) this.#bufferOf[head] = buffer
   }

@@ -6,13 +6,17 @@
  */
 
 import type { Chardev } from '../chardev/chardev.ts'
-import type { DmaBuffer, DmaPool } from '../mem/dma-pool.ts'
+import type { DmaPool } from '../mem/dma-pool.ts'
 import type { Iovec } from '../mem/iovec.ts'
 import { NO_HEAD, type DriverQueue, type Segment, type Used } from '../ring/driver-queue.ts'
+import { Buffers } from './buffers.ts'
+import { Patience } from './patience.ts'
 import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
 
 /** Bytes a port may move before others have their turn. */
 const TURN_LEN = 4 << 20
+/** Bytes that the device hears of together: it works on them while the next are copied. */
+const PUBLISH_LEN = 64 << 10
 const NONE = -1
 /** Buffers of one chain. */
 export const TRANSMIT_CHAIN_MAX = 8
@@ -22,12 +26,9 @@ export class Transmitter {
   chardev: Chardev | undefined
   counters: DriverPortCounters
   readonly #owner: QueueOwner
-  readonly #pool: DmaPool
   readonly #len: number
   readonly #count: number
-  readonly #buffers: DmaBuffer[] = []
-  /** Where they are; kept apart, for it is asked for every chain. */
-  readonly #addresses: Float64Array
+  readonly #buffers: Buffers
   /** Numbers of free buffers, the next to be filled last. */
   readonly #free: Uint16Array
   #freeCount = 0
@@ -36,6 +37,7 @@ export class Transmitter {
   readonly #nextOf: Int16Array
   readonly #segments: Segment[] = []
   readonly #used: Used = { head: 0, len: 0 }
+  readonly #patience: Patience
   /** Buffers to lend for one read: follows what was of use of late. */
   #want = TRANSMIT_CHAIN_MAX
   #open = false
@@ -46,16 +48,16 @@ export class Transmitter {
   constructor(
     queue: DriverQueue,
     pool: DmaPool,
-    { len, count }: { len: number; count: number },
+    { len, count, patience }: { len: number; count: number; patience: number },
     counters: DriverPortCounters,
     owner: QueueOwner,
   ) {
     this.queue = queue
     this.counters = counters
-    this.#pool = pool
     this.#len = len
     this.#count = Math.min(count, queue.size)
-    this.#addresses = new Float64Array(this.#count)
+    this.#patience = new Patience(patience)
+    this.#buffers = new Buffers(pool, this.#count, len)
     this.#free = new Uint16Array(this.#count)
     this.#firstOf = new Int16Array(queue.size)
     this.#nextOf = new Int16Array(this.#count)
@@ -64,8 +66,8 @@ export class Transmitter {
 
   /** Gives the memory back; the device has been reset. */
   release(): void {
-    for (const buffer of this.#buffers) this.#pool.free(buffer)
-    this.#buffers.length = this.#freeCount = 0
+    this.#buffers.release()
+    this.#freeCount = 0
   }
 
   /** Whether the host listens. */
@@ -103,12 +105,14 @@ export class Transmitter {
         return
       }
       let budget = TURN_LEN
+      let published = budget
       while (budget > 0) {
         if (!this.#haveBuffer()) {
           // The device is asked now: it may give one back before it hears that we wait.
           this.#publish()
+          published = budget
           // Half of them back is soon enough: the device has the other half to go on with.
-          if (queue.enableInterrupts(queue.inFlight >> 1)) {
+          if (this.#patience.wait(queue) || queue.enableInterrupts(queue.inFlight >> 1)) {
             this.#reclaim()
             continue
           }
@@ -124,6 +128,10 @@ export class Transmitter {
         }
         this.#send(bytes)
         budget -= bytes
+        if (published - budget >= PUBLISH_LEN) {
+          this.#publish()
+          published = budget
+        }
       }
       this.#publish()
       if (budget <= 0) this.#defer(chardev)
@@ -135,28 +143,23 @@ export class Transmitter {
   #haveBuffer(): boolean {
     if (this.queue.free === 0) return false
     if (this.#freeCount > 0) return true
-    if (this.#buffers.length >= this.#count) return false
-    const buffer = this.#pool.allocate(this.#len)
-    const number = this.#buffers.push(buffer) - 1
-    this.#addresses[number] = buffer.address
-    this.#free[this.#freeCount++] = number
+    if (this.#buffers.count >= this.#count) return false
+    this.#free[this.#freeCount++] = this.#buffers.make()
     return true
   }
 
   /** Free buffers, as many as may be one chain; `#send` takes them in the same order. */
   #lend(): Iovec {
     const { list } = this.#owner
-    const { memory } = this.#pool
     list.clear()
     const most = Math.min(this.#want, this.#freeCount, this.queue.free)
-    for (let i = 1; i <= most; i++)
-      memory.append(list, this.#addresses[this.#free[this.#freeCount - i]!]!, this.#len, true)
+    for (let i = 1; i <= most; i++) this.#buffers.append(list, this.#free[this.#freeCount - i]!, 0, this.#len)
     return list
   }
 
   #send(bytes: number): void {
     const first = this.#free[--this.#freeCount]!
-    const address = this.#addresses[first]!
+    const address = this.#buffers.address(first)
     this.#nextOf[first] = NONE
     const head = bytes <= this.#len ? this.queue.addOne(address, bytes, false) : this.#addMany(address, first, bytes)
     if (head === NO_HEAD) throw new RangeError('the transmitq is smaller than its buffers')
@@ -174,7 +177,7 @@ export class Transmitter {
     let last = first
     for (let left = bytes - this.#len; left > 0; left -= this.#len) {
       const buffer = this.#free[--this.#freeCount]!
-      segments.push({ address: this.#addresses[buffer]!, len: Math.min(left, this.#len) })
+      segments.push({ address: this.#buffers.address(buffer), len: Math.min(left, this.#len) })
       this.#nextOf[last] = buffer
       this.#nextOf[buffer] = NONE
       last = buffer

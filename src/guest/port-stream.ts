@@ -19,6 +19,11 @@ export const HIGH_WATER_MARK: number = 256 << 10
 
 type Done = (error?: Error | null) => void
 
+/** What comes in bulk is copied into pieces of this length, and handed on as many of them as there are. */
+const PIECE_LEN = 64 << 10
+/** What comes by the way is copied into buffers of its own: a program may keep it for long. */
+const SMALL_LEN = 4096
+
 /** Time for the device to take what was written, when the stream is closed. */
 const DRAIN_MS = 1000
 
@@ -27,14 +32,16 @@ export class GuestPortStream extends Duplex implements StreamEnd {
   readonly port: GuestPort
   readonly #chardev: StreamChardev
   readonly #stop: () => void
-  /** For the host: the write that the device has not taken, or only to `#offset`. */
-  #pending: Buffer | undefined
+  /** For the host: writes that the device has not taken, the first one only to `#offset`. */
+  #pending: Buffer[] = []
   #offset = 0
   #done: Done | undefined
   #writing = false
   /** From the host: pushed in the next tick, for the program's code must not run inside the driver. */
   #received: Buffer[] = []
   #receivedLen = 0
+  /** What is left of the last piece. */
+  #piece = NOTHING
   #full = false
 
   /** @internal Use `port.open()`. */
@@ -99,34 +106,46 @@ export class GuestPortStream extends Duplex implements StreamEnd {
 
   /** @internal */
   fromHost(list: Iovec): number {
-    if (this.readableLength + this.#receivedLen >= this.readableHighWaterMark) {
+    const room = this.readableHighWaterMark - this.readableLength - this.#receivedLen
+    if (room <= 0) {
       this.#full = true
       return WOULD_BLOCK
     }
-    const bytes = Buffer.allocUnsafe(Math.min(list.total, this.readableHighWaterMark))
-    list.copyTo(bytes)
     if (this.#received.length === 0) process.nextTick(() => this.#push())
-    this.#received.push(bytes)
-    this.#receivedLen += bytes.length
-    return bytes.length
+    const most = Math.min(list.total, room)
+    let done = 0
+    while (done < most) {
+      const bytes = this.#place(most - done)
+      done += list.copyTo(bytes, done)
+      this.#received.push(bytes)
+    }
+    this.#receivedLen += done
+    this.#full = done < list.total
+    return done
   }
 
   /** @internal */
   toHost(list: Iovec): number {
-    if (!this.#pending) return WOULD_BLOCK
-    const bytes = list.copyFrom(this.#offset === 0 ? this.#pending : this.#pending.subarray(this.#offset))
-    this.#offset += bytes
-    if (this.#offset === this.#pending.length) {
-      this.#pending = undefined
-      if (!this.#writing) process.nextTick(() => this.#settle(null))
+    let done = 0
+    let taken = 0
+    for (const chunk of this.#pending) {
+      const bytes = list.copyFrom(this.#offset === 0 ? chunk : chunk.subarray(this.#offset), done)
+      done += bytes
+      this.#offset += bytes
+      if (this.#offset < chunk.length) break
+      this.#offset = 0
+      taken++
     }
-    return bytes
+    if (taken === 0) return done
+    this.#pending.splice(0, taken)
+    if (this.#pending.length === 0 && !this.#writing) process.nextTick(() => this.#settle(null))
+    return done
   }
 
   /** @internal The port is gone: what came is still read, what was to be written is not. */
   gone(reason: VmchannelError, orderly: boolean): void {
     if (this.destroyed) return
-    if (this.#pending || !orderly) return void this.destroy(reason)
+    if (this.#pending.length > 0 || !orderly) return void this.destroy(reason)
     this.#push()
     this.allowHalfOpen = false
     this.push(null)
@@ -142,30 +161,46 @@ export class GuestPortStream extends Duplex implements StreamEnd {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
-    if (this.port.removed) return done(new VmchannelError('ERR_VMCHANNEL_CLOSED', `port ${this.id} is gone`))
     if (chunk.length === 0) return done()
-    this.#pending = chunk
-    this.#offset = 0
-    this.#done = done
-    this.#writing = true
-    this.#chardev.readable()
-    this.#writing = false
-    if (!this.#pending) this.#settle(null)
+    this.#send([chunk], done)
   }
 
   /** Together: the fewer chains, the better. Bounded by the high-water mark and one write. */
   override _writev(chunks: { chunk: Buffer }[], done: Done): void {
-    this._write(Buffer.concat(chunks.map(({ chunk }) => chunk)), 'binary', done)
+    const all = chunks.map(({ chunk }) => chunk).filter(({ length }) => length > 0)
+    if (all.length === 0) return done()
+    this.#send(all, done)
   }
 
   override _destroy(error: Error | null, done: Done): void {
     this.#stop()
     this.#chardev.release(this)
-    this.#pending = undefined
+    this.#pending = []
     this.#received = []
     this.#receivedLen = 0
+    this.#piece = NOTHING
     this.#settle(error)
     done(error)
+  }
+
+  #send(chunks: Buffer[], done: Done): void {
+    if (this.port.removed) return done(new VmchannelError('ERR_VMCHANNEL_CLOSED', `port ${this.id} is gone`))
+    this.#pending = chunks
+    this.#offset = 0
+    this.#done = done
+    this.#writing = true
+    this.#chardev.readable()
+    this.#writing = false
+    if (this.#pending.length === 0) this.#settle(null)
+  }
+
+  /** Where to copy what came: `len` bytes or fewer. */
+  #place(len: number): Buffer {
+    if (len <= SMALL_LEN && this.#received.length === 0) return Buffer.allocUnsafe(len)
+    if (this.#piece.length === 0) this.#piece = Buffer.allocUnsafeSlow(PIECE_LEN)
+    const bytes = this.#piece.subarray(0, len)
+    this.#piece = this.#piece.subarray(len)
+    return bytes
   }
 
   #settle(error: Error | null): void {
@@ -181,3 +216,5 @@ export class GuestPortStream extends Duplex implements StreamEnd {
     if (!this.destroyed) for (const bytes of all) this.push(bytes)
   }
 }
+
+const NOTHING = Buffer.alloc(0)

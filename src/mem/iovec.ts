@@ -55,25 +55,35 @@ export class Iovec {
     this.total += len
   }
 
-  /** Copies the first bytes of the list, at most `target.length`, into `target`; returns how many. */
-  copyTo(target: Uint8Array): number {
+  /** Copies bytes of the list from `skip` on, at most `target.length`, into `target`; returns how many. */
+  copyTo(target: Uint8Array, skip = 0): number {
     let done = 0
     for (let i = 0; i < this.count && done < target.length; i++) {
-      const offset = this.offset[i]!
-      const len = Math.min(this.len[i]!, target.length - done)
-      target.set(this.bytes[i]!.subarray(offset, offset + len), done)
-      done += len
+      const left = this.len[i]! - skip
+      if (left > 0) {
+        const offset = this.offset[i]! + skip
+        const len = Math.min(left, target.length - done)
+        const bytes = this.bytes[i]!
+        target.set(len === bytes.length ? bytes : bytes.subarray(offset, offset + len), done)
+        done += len
+        skip = 0
+      } else skip = -left
     }
     return done
   }
 
-  /** Copies `source` to the start of the list as far as it fits; returns how many bytes. */
-  copyFrom(source: Uint8Array): number {
+  /** Copies `source` into the list behind its first `skip` bytes, as far as it fits; returns how many bytes. */
+  copyFrom(source: Uint8Array, skip = 0): number {
     let done = 0
     for (let i = 0; i < this.count && done < source.length; i++) {
-      const len = Math.min(this.len[i]!, source.length - done)
-      this.bytes[i]!.set(source.subarray(done, done + len), this.offset[i])
-      done += len
+      const room = this.len[i]! - skip
+      if (room > 0) {
+        const len = Math.min(room, source.length - done)
+        const part = len === source.length ? source : source.subarray(done, done + len)
+        this.bytes[i]!.set(part, this.offset[i]! + skip)
+        done += len
+        skip = 0
+      } else skip = -room
     }
     return done
   }

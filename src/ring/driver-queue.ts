@@ -114,6 +114,11 @@ export class DriverQueue {
     return this.#inFlight
   }
 
+  /** Chains that the device has not heard of. */
+  get staged(): number {
+    return (this.#idx - this.#publishedIdx) & 0xffff
+  }
+
   /**
    * Stages a chain, readable segments before writable ones (§2.7.4.2); returns its head, or NO_HEAD when there is no
    * room for it. The memory belongs to the device until `takeUsed` returns the head.
@@ -249,8 +254,7 @@ export class DriverQueue {
     const seen = this.#ring.usedIdx()
     const used = (seen - this.#usedIdx) & 0xffff
     // What was not published cannot have been used; a tolerant queue allows for doubles, but not for a second round.
-    const staged = (this.#idx - this.#publishedIdx) & 0xffff
-    const most = this.#tolerant ? this.size : this.#inFlight - staged
+    const most = this.#tolerant ? this.size : this.#inFlight - this.staged
     if (used > most) throw this.#fault(`used index is ${used} ahead with ${most} chains in flight (§2.7.8)`)
     this.#seenIdx = seen
     return used
