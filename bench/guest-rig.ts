@@ -20,6 +20,8 @@ export type GuestDriver = keyof typeof ADDRESS
 const ORDERS = '/tmp/orders'
 const ANSWERS = '/tmp/answers'
 const FLOOR = 'cuse-floor'
+const WARM_UPS = 5
+const WARM_UP_LEN = 256 << 20
 /** Which character device: of a device of QEMU's, or of a program that answers at once. */
 type Node = 'kernel' | 'cuse' | 'floor'
 /** The driver and the program that it serves run side by side in a guest that has two. */
@@ -31,6 +33,7 @@ export class GuestRig implements BenchRig {
   readonly #disk: CodeDisk
   readonly #program: string
   readonly #nodes: Record<Node, string>
+  readonly #warm = new Set<'source' | 'sink'>()
 
   static async start(): Promise<GuestRig> {
     const [qemu, kernel, guest, program, floor] = await Promise.all([
@@ -93,6 +96,17 @@ export class GuestRig implements BenchRig {
     return JSON.parse(text) as { ns: number }
   }
 
+  /** Does it until the program is compiled: V8 needs seconds for that in a guest under TCG, the kernel none. */
+  async warmUp(order: 'source' | 'sink', size: number): Promise<void> {
+    if (this.#warm.has(order)) return
+    this.#warm.add(order)
+    for (let i = 0; i < WARM_UPS; i++) {
+      const finish = await this.peer('inproc', order === 'source' ? 'sink' : 'source', WARM_UP_LEN, size)
+      await this.inProcess(order, WARM_UP_LEN, size)
+      await finish()
+    }
+  }
+
   async close(): Promise<void> {
     await this.machine.close()
     this.#disk.remove()
@@ -116,6 +130,6 @@ async function startProgram(machine: Machine): Promise<void> {
   const path = `${GUEST_HOME}/dist/bench/guest-port.js`
   await machine.sh(`mkdir -p ${GUEST_HOME}/dist/bench; mkfifo ${ORDERS} ${ANSWERS}
 cat >${path} <<'END'\n${text.replace(/^\/\/# source.*$/m, '')}\nEND`)
-  const job = machine.spawn(`exec node ${path} 00:12.0 ${ORDERS} ${ANSWERS}`)
+  const job = machine.spawn(`exec node ${path} 0000:00:12.0 inproc ${ORDERS} ${ANSWERS}`)
   await job.waitForOutput(/^ready$/m)
 }

@@ -54,6 +54,9 @@ export async function connect(options: ConnectOptions): Promise<GuestPortStream>
   }
 }
 
+/** About what an interrupt costs under UIO and TCG; the program's own thread is the driver's, nobody else waits. */
+const PATIENCE_US = 100
+
 export class GuestDevice extends EventEmitter<GuestDeviceEvents> {
   readonly #session: GuestSession
   /** All that the driver has, and those that the program knows. */
@@ -68,7 +71,7 @@ export class GuestDevice extends EventEmitter<GuestDeviceEvents> {
   constructor(options: OpenDeviceOptions) {
     super()
     const { signal, ...rest } = options
-    this.#session = startSession(rest, { handle: (event) => this.#handle(event) })
+    this.#session = startSession(rest, { handle: (event) => this.#handle(event), patience: PATIENCE_US })
     const abort = (): void => void this.close()
     // A program that ends without a word leaves a device that nobody drives: it is given back all the same.
     const exit = (): void => this.#session.stopNow()

@@ -31,6 +31,8 @@ export interface PortView {
   handle(event: DriverPortEvent): void
   /** After an interrupt: there is more to come. */
   served?(): void
+  /** Microseconds that the driver may look at a ring before it asks for its interrupt; default 0. */
+  readonly patience?: number
 }
 
 export interface GuestSession {
@@ -47,8 +49,6 @@ export interface GuestSession {
 
 /** Times a device that asks for a reset gets one before it is given up. */
 const RESETS = 5
-/** Longest look at a ring before its interrupt is asked for: about what an interrupt costs under UIO and TCG. */
-const PATIENCE_US = 100
 /** Time for what programs have written to reach the host, when the device is given back. */
 const QUIESCE_MS = 1000
 
@@ -91,7 +91,7 @@ class Session implements GuestSession {
         log,
         features: DRIVER_FEATURES | features,
         defer: setImmediate,
-        patience: PATIENCE_US,
+        patience: view.patience ?? 0,
         onPort: (event) => view.handle(event),
         onNeedsReset: () => setImmediate(() => this.#reset()),
         onFailed: (error) => setImmediate(() => this.#fail(error)),
