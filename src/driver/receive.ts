@@ -11,6 +11,7 @@ import type { DmaPool } from '../mem/dma-pool.ts'
 import { IOVEC_MAX, type Iovec } from '../mem/iovec.ts'
 import { NO_HEAD, type DriverQueue, type Used } from '../ring/driver-queue.ts'
 import { Buffers } from './buffers.ts'
+import { NextTurn } from './next-turn.ts'
 import { Patience } from './patience.ts'
 import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
 
@@ -38,10 +39,10 @@ export class Receiver {
   #waitingCount = 0
   readonly #used: Used = { head: 0, len: 0 }
   readonly #patience: Patience
+  readonly #nextTurn: NextTurn
   /** Bytes of the first waiting buffer that the chardev has. */
   #offset = 0
   #open = false
-  #deferred = false
 
   constructor(
     queue: DriverQueue,
@@ -55,6 +56,7 @@ export class Receiver {
     this.#most = most
     this.#buffers = new Buffers(pool, queue.size, len)
     this.#patience = new Patience(patience)
+    this.#nextTurn = new NextTurn(owner, () => this.run())
     this.#owner = owner
     this.#bufferOf = new Uint16Array(queue.size)
     this.#waiting = new Uint16Array(queue.size)
@@ -111,7 +113,7 @@ export class Receiver {
           if (queue.staged * PUBLISH_PART >= this.#buffers.count) this.#publish()
           if (this.#moved - before >= TURN_LEN) {
             this.#publish()
-            return this.#defer()
+            return this.#nextTurn.ask()
           }
         } while (!full && (queue.hasUsed() || (this.#moved - before >= BULK_LEN && this.#wait())))
         // While the chardev is full no interrupt is of use: `writable` comes back here.
@@ -137,15 +139,6 @@ export class Receiver {
   #wait(): boolean {
     this.#publish()
     return this.#patience.wait(this.queue)
-  }
-
-  #defer(): void {
-    if (this.#deferred) return
-    this.#deferred = true
-    this.#owner.defer(() => {
-      this.#deferred = false
-      this.run()
-    })
   }
 
   /** Hands over what waits; true when nothing waits any more. */

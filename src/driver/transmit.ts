@@ -10,6 +10,7 @@ import type { DmaPool } from '../mem/dma-pool.ts'
 import type { Iovec } from '../mem/iovec.ts'
 import { NO_HEAD, type DriverQueue, type Segment, type Used } from '../ring/driver-queue.ts'
 import { Buffers } from './buffers.ts'
+import { NextTurn } from './next-turn.ts'
 import { Patience } from './patience.ts'
 import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
 
@@ -38,10 +39,10 @@ export class Transmitter {
   readonly #segments: Segment[] = []
   readonly #used: Used = { head: 0, len: 0 }
   readonly #patience: Patience
+  readonly #nextTurn: NextTurn
   /** Buffers to lend for one read: follows what was of use of late. */
   #want = TRANSMIT_CHAIN_MAX
   #open = false
-  #deferred = false
   /** All buffers are with the device, and it has been asked to say when one is back. */
   #stalled = false
 
@@ -57,6 +58,7 @@ export class Transmitter {
     this.#len = len
     this.#count = Math.min(count, queue.size)
     this.#patience = new Patience(patience)
+    this.#nextTurn = new NextTurn(owner, () => this.run())
     this.#buffers = new Buffers(pool, this.#count, len)
     this.#free = new Uint16Array(this.#count)
     this.#firstOf = new Int16Array(queue.size)
@@ -134,7 +136,9 @@ export class Transmitter {
         }
       }
       this.#publish()
-      if (budget <= 0) this.#defer(chardev)
+      if (budget > 0) return
+      chardev.setReading(false)
+      this.#nextTurn.ask()
     } catch (error) {
       this.#owner.fault(queue, error)
     }
@@ -193,16 +197,6 @@ export class Transmitter {
 
   #publish(): void {
     if (this.queue.publish()) this.#owner.notify(this.queue)
-  }
-
-  #defer(chardev: Chardev): void {
-    chardev.setReading(false)
-    if (this.#deferred) return
-    this.#deferred = true
-    this.#owner.defer(() => {
-      this.#deferred = false
-      this.run()
-    })
   }
 }
 
