@@ -1,18 +1,7 @@
-/**
- * `npm run bench [-- OPTION … PART …]`: our device against QEMU's own, in one run.
- *
- * A part is a case id or the start of one. The two sides take turns; above 1 ours is better.
- *   --json        one line of JSON a figure
- *   --pairs N     pairs of runs; default 7
- *   --svg FILE    a plot of what was measured; --plot: of docs/bench.svg
- *   --markdown    a table against the targets
- *   --save        keeps the figures in bench/baseline.json
- *   --guard       ends with 1 and the names of the cases that fell below bench/baseline.json
- *   --from FILE   measures nothing, takes the lines of an earlier `--json`
- */
+/** `npm run bench`: our device against QEMU's own, in one run. `npm run bench -- --help` has the options. */
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { parseArgs, type ParseArgsConfig } from 'node:util'
 import { repoRoot } from '../lab/paths.ts'
 import { fallen, readBaseline, saveBaseline } from './baseline.ts'
 import { measure, type Line, type Result } from './measure.ts'
@@ -20,14 +9,32 @@ import { plot } from './plot.ts'
 import { ALL_IDS, chosen, chosenCases, SUITES } from './suites.ts'
 import { markdown } from './targets.ts'
 
+const HELP = `npm run bench [-- OPTION … PART …]: our device against QEMU's own, in one run.
+
+A part is a case id or the start of one. The two sides take turns; above 1 ours is better.
+  --json        one line of JSON a figure
+  --pairs N     pairs of runs; default 7
+  --svg FILE    a plot of what was measured; --plot: of docs/bench.svg
+  --markdown    a table against the targets
+  --save        keeps the figures in bench/baseline.json
+  --guard       ends with 1 and the names of the cases that fell below bench/baseline.json
+  --from FILE   measures nothing, takes the lines of an earlier --json
+
+Cases: ${ALL_IDS.join(' ')}
+`
+
 const flag = { type: 'boolean', default: false } as const
-const { values, positionals } = parseArgs({
+const { values, positionals } = parse({
   options: {
-    ...{ json: flag, plot: flag, save: flag, guard: flag, markdown: flag },
+    ...{ help: flag, json: flag, plot: flag, save: flag, guard: flag, markdown: flag },
     ...{ pairs: { type: 'string', default: '7' }, svg: { type: 'string' }, from: { type: 'string' } },
   },
   allowPositionals: true,
 })
+if (values.help) {
+  process.stdout.write(HELP)
+  process.exit()
+}
 const BASELINE = join(repoRoot(), 'bench', 'baseline.json')
 const pairs = Number(values.pairs)
 if (!Number.isInteger(pairs) || pairs < 1) usage(`--pairs ${values.pairs}: expected a number from 1`)
@@ -51,6 +58,14 @@ if (svg !== undefined)
 for (const { id, ratio, least } of fallen(baseline, lines)) {
   process.stderr.write(`bench: ${id} fell: ratio ${ratio.toFixed(2)}, at least ${least.toFixed(2)} was expected\n`)
   process.exitCode = 1
+}
+
+function parse<T extends ParseArgsConfig>(config: T): ReturnType<typeof parseArgs<T>> {
+  try {
+    return parseArgs(config)
+  } catch (error) {
+    return usage((error as Error).message)
+  }
 }
 
 async function measureAll(): Promise<Line[]> {

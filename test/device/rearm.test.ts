@@ -18,6 +18,7 @@ afterEach(() => vi.restoreAllMocks())
 
 /** Does something in the moment before queue `index` asks for notifications the next time. */
 function before(index: number, strike: () => void): () => boolean {
+  // oxlint-disable-next-line typescript/unbound-method -- called with a queue below
   const real = DeviceQueue.prototype.enableNotify
   let struck = false
   vi.spyOn(DeviceQueue.prototype, 'enableNotify').mockImplementation(function (this: DeviceQueue, ...words) {
