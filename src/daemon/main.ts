@@ -21,7 +21,7 @@ import { onInputEnd, readConfigText } from './stdin.ts'
 
 const CONNECT_TIMEOUT_MS = 60_000
 /** Longer than any turn of a round trip, shorter than the slices of others. */
-const SLICE_US = 300
+const SLICE_US = 100
 
 async function main(): Promise<void> {
   const exit = new Exit(SILENT)
