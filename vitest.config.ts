@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { Skipped } from './test/skipped.ts'
 
 const report = process.env['VMCHANNEL_TEST_REPORT']
 
@@ -13,7 +14,7 @@ export default defineConfig({
     hookTimeout: 600_000, // the first one fetches QEMU and kernels
     // CI's machine is shared: a test that stumbles there gets one more try, and the report says so. None by hand.
     retry: process.env['CI'] ? 1 : 0,
-    reporters: report ? ['default', ['json', { outputFile: report }]] : ['default'],
+    reporters: ['default', new Skipped(), ...(report ? [['json', { outputFile: report }] as const] : [])],
     projects: [
       {
         extends: true, // two files at a time: two cores, and a machine under TCG takes one

@@ -20,7 +20,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { command, tryCommand, type CommandResult } from '../../lab/command.ts'
 import { repoRoot } from '../../lab/paths.ts'
 import { until } from '../../lab/wait.ts'
@@ -31,6 +31,7 @@ import { asVirtInspector, parseVirtInspector } from '../inspect/virt-inspector.t
 
 const FULL = process.env['VMCHANNEL_GUESTFS'] === 'full'
 const MIB = FULL ? 100 : 12
+const AT_LENGTH = 'only npm run test:guestfs does it: another boot of the appliance'
 const BOOT = 900_000 // seen to take five minutes where ten programs share two processors
 const WAIT = 120_000
 const FSTAB =
@@ -169,9 +170,10 @@ describe('inspection', () => {
     BOOT,
   )
 
-  it.runIf(FULL)(
-    'a raw disk with a partition, by the example (npm run test:guestfs: another boot of the appliance)',
-    async () => {
+  it(
+    'a raw disk with a partition, by the example',
+    async ({ skip }) => {
+      skip(!FULL, AT_LENGTH)
       const disk = join(lab.folder, 'sample.img')
       await sampleDisk(lab.guestfs, disk)
       const before = await sha256(disk)
@@ -230,7 +232,9 @@ describe('inspection', () => {
     expect(processesWith(disk)).toEqual([])
   })
 
-  describe.runIf(FULL)('at length (npm run test:guestfs; each boots an appliance)', () => {
+  describe('at length', () => {
+    beforeEach(({ skip }) => skip(!FULL, AT_LENGTH))
+
     const inspect = async (disk: string): Promise<CommandResult> => node([main, 'inspect', disk])
 
     it(

@@ -48,7 +48,7 @@ describe.each([
   it('moves bytes both ways through both ports', () => movesBytes(rig))
   it('opens and closes', () => opensAndCloses(rig))
   it('holds up a writer whose host does not read, and nobody else', () => heldUpAlone(rig))
-  it.runIf(words !== '' || old)('does so after a reboot', async () => {
+  it('does so after a reboot', async () => {
     await rig.reboot()
     await movesBytes(rig)
   })
@@ -129,50 +129,41 @@ describe.each([
     expect(stats!.counters.guestToHostBytes).toBeGreaterThan(1 << 20)
   })
 
-  it.runIf(old)(
-    'goes on after a reboot in the middle of writing',
-    async () => {
-      const peer = await rig.connect(NAMES[0])
-      peer.resume()
-      rig.machine.spawn('dd if=/dev/zero of=/dev/vmch0 bs=64k')
-      await until(() => peer.bytesRead > 1 << 20, 'it writes')
-      await rig.reboot()
-      await movesBytes(rig)
-    },
-    240_000,
-  )
+  it('goes on after a reboot in the middle of writing', async ({ skip }) => {
+    skip(!old, 'asked of QEMU 7.2: each new start of a guest end takes its seconds')
+    const peer = await rig.connect(NAMES[0])
+    peer.resume()
+    rig.machine.spawn('dd if=/dev/zero of=/dev/vmch0 bs=64k')
+    await until(() => peer.bytesRead > 1 << 20, 'it writes')
+    await rig.reboot()
+    await movesBytes(rig)
+  }, 240_000)
 
-  it.runIf(!old)(
-    'goes on after the device process was killed: the ports come back',
-    async () => {
-      const control = join(rig.bench.state, readdirSync(rig.bench.state)[0]!, 'control.sock')
-      const ask = async <T>(work: (client: ControlClient) => Promise<T>): Promise<T> => {
-        const client = await ControlClient.connect(control)
-        try {
-          return await work(client)
-        } finally {
-          client.close()
-        }
+  it('goes on after the device process was killed: the ports come back', async ({ skip }) => {
+    skip(old, 'asked of QEMU 11.1: each new start of a guest end takes its seconds')
+    const control = join(rig.bench.state, readdirSync(rig.bench.state)[0]!, 'control.sock')
+    const ask = async <T>(work: (client: ControlClient) => Promise<T>): Promise<T> => {
+      const client = await ControlClient.connect(control)
+      try {
+        return await work(client)
+      } finally {
+        client.close()
       }
-      process.kill((await ask(async ({ hello }) => hello)).devicePid!, 'SIGKILL')
-      const back = async (): Promise<boolean> =>
-        ask(async (client) => {
-          const ports = await client.request('port.list', {})
-          return client.hello.restarts === 1 && ports.every(({ guestReady }) => guestReady)
-        })
-      await until(back, 'the guest end has started anew', 60_000)
-      await movesBytes(rig)
-    },
-    240_000,
-  )
+    }
+    process.kill((await ask(async ({ hello }) => hello)).devicePid!, 'SIGKILL')
+    const back = async (): Promise<boolean> =>
+      ask(async (client) => {
+        const ports = await client.request('port.list', {})
+        return client.hello.restarts === 1 && ports.every(({ guestReady }) => guestReady)
+      })
+    await until(back, 'the guest end has started anew', 60_000)
+    await movesBytes(rig)
+  }, 240_000)
 
-  it.runIf(!old)(
-    'goes on after the guest end was killed and started again',
-    async () => {
-      await rig.machine.sh('kill -9 $(pidof node); true')
-      await connected(rig.machine)
-      await movesBytes(rig)
-    },
-    240_000,
-  )
+  it('goes on after the guest end was killed and started again', async ({ skip }) => {
+    skip(old, 'asked of QEMU 11.1: each new start of a guest end takes its seconds')
+    await rig.machine.sh('kill -9 $(pidof node); true')
+    await connected(rig.machine)
+    await movesBytes(rig)
+  }, 240_000)
 })
