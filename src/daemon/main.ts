@@ -20,7 +20,7 @@ import type { DaemonConfig, DaemonReady } from './protocol.ts'
 import { onInputEnd, readConfigText } from './stdin.ts'
 
 const CONNECT_TIMEOUT_MS = 60_000
-/** Longer than any turn of a round trip, shorter than the slices of others. */
+/** The least that the kernel gives: a turn of a round trip is about as long, the slices of others are much longer. */
 const SLICE_US = 100
 
 async function main(): Promise<void> {
