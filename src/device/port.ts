@@ -6,14 +6,18 @@
 
 import type { Chardev, ChardevEnd } from '../chardev/chardev.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
-import { BackOff } from './back-off.ts'
 import { copyOfCounters, newCounters, type PortCounters } from './counters.ts'
+import { again, Lookout } from './lookout.ts'
 import type { PortOwner, PortSettings } from './port-settings.ts'
 import { Receiver } from './receive.ts'
 import { Transmitter } from './transmit.ts'
 
-/** How often: as long as it takes to wake a process on another processor, and no longer than to be woken. */
-const ANSWER_LOOKS = 4
+/** How long an answer is looked for: it takes a process on another processor as long to be woken and to answer. */
+const ANSWER_MS = 0.03
+/** And what the guest says next: its interrupt goes through the VMM, which wakes a virtual processor. */
+const NEXT_MS = 0.1
+/** After that others have their turn. */
+const TALK_MS = 1
 
 export class Port implements ChardevEnd {
   readonly settings: PortSettings
@@ -22,7 +26,8 @@ export class Port implements ChardevEnd {
   readonly #transmitter: Transmitter
   readonly #receiver: Receiver
   readonly #owner: PortOwner
-  readonly #answers = new BackOff()
+  readonly #answer = new Lookout(ANSWER_MS, () => this.#answered())
+  readonly #next = new Lookout(NEXT_MS, () => this.#available(this.#transmitter.queue))
   #chardev: Chardev | undefined
   /** Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's. */
   #inputDeadline: (() => void) | undefined
@@ -82,14 +87,24 @@ export class Port implements ChardevEnd {
 
   // --- what the guest says
 
-  /** Notifications of the two queues. */
+  /**
+   * The transmitq's notification. A lone message may be answered at once, and the answer be followed by the next message:
+   * to look for both here costs less than to sleep and to be woken, and the guest need not notify us.
+   */
   transmit(): void {
     const { queue } = this.#transmitter
-    const before = queue.consumed
+    if (!again(this)) return void this.#transmitter.run()
+    const until = performance.now() + TALK_MS
+    let before: number
+    do {
+      before = queue.consumed
+      if (!this.#transmitter.run(false)) return
+    } while (queue.consumed - before === 1 && this.#talk(until))
     this.#transmitter.run()
-    if (queue.consumed - before === 1 && this.guestOpen) this.#lookForAnswer()
   }
+  /** The receiveq's. */
   receive(): void {
+    again(this)
     this.#receiver.run()
   }
 
@@ -140,6 +155,7 @@ export class Port implements ChardevEnd {
   }
 
   readable(): void {
+    again(this)
     this.#receiver.run()
   }
   writable(): void {
@@ -171,20 +187,27 @@ export class Port implements ChardevEnd {
     this.#chardev = undefined
   }
 
-  /**
-   * A lone message may be answered at once. To look for that here costs less than to sleep and to be woken for it, which
-   * is most of what a round trip costs us.
-   */
-  #lookForAnswer(): void {
-    const { counters } = this
+  /** Looks for the answer of the far end and then for what the guest says to it; whether there is something. */
+  #talk(until: number): boolean {
     const chardev = this.#chardev
-    if (!chardev?.giveWay || this.#receiver.queue.available() === 0 || !this.#answers.due()) return
-    const before = counters.hostToGuestBytes
-    for (let i = 0; i < ANSWER_LOOKS && counters.hostToGuestBytes === before; i++) {
-      chardev.giveWay()
-      this.#receiver.run()
+    if (!chardev?.giveWay || !this.guestOpen || !this.#available(this.#receiver.queue)) return false
+    const giveWay = (): void => chardev.giveWay?.()
+    return this.#answer.look(giveWay) && performance.now() < until && this.#next.look(giveWay)
+  }
+
+  #available(queue: DeviceQueue): boolean {
+    try {
+      return queue.available() > 0
+    } catch (error) {
+      this.#owner.fault(queue, error)
+      return false
     }
-    this.#answers.tried(counters.hostToGuestBytes !== before)
+  }
+
+  #answered(): boolean {
+    const before = this.counters.hostToGuestBytes
+    this.#receiver.run()
+    return this.counters.hostToGuestBytes !== before
   }
 
   /** Who was there when another process ran this port. The queues come after this, and get things moving. */

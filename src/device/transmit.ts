@@ -61,13 +61,19 @@ export class Transmitter {
     if (dropping) this.run()
   }
 
-  /** Moves what the guest has made available, as far as the chardev takes it. */
-  run(): void {
+  /**
+   * Moves what the guest has made available, as far as the chardev takes it, and asks to be notified of more. Without
+   * `arm` it does not ask: true then says that everything was moved, and that the caller has to.
+   */
+  run(arm = true): boolean {
     const { queue } = this
     const { batch } = this.#owner
     let full = !this.#sendHeld()
-    if (!this.#ready) return
-    if (this.#dropping) return this.discard()
+    if (!this.#ready) return false
+    if (this.#dropping) {
+      this.discard()
+      return false
+    }
     try {
       let budget = TURN_LEN
       do {
@@ -85,16 +91,22 @@ export class Transmitter {
           }
         }
         this.#settle(full || budget <= 0)
-        if (budget <= 0) return this.#defer()
+        if (budget <= 0) {
+          this.#defer()
+          return false
+        }
         // While the chardev is full no notification is of use: `writable` comes back here. A port that never makes the
         // guest wait goes on: it has taken everything, whatever the chardev said.
         if (full && this.#settings.policy === 'block' && queue.available() > 0) {
           this.#counters.transmitStalls++
-          return
+          return false
         }
+        if (!arm) return true
       } while (queue.enableNotify())
+      return true
     } catch (error) {
       this.#owner.fault(queue, error)
+      return false
     }
   }
 
