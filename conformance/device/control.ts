@@ -94,10 +94,14 @@ export const CONTROL_CASES: readonly Case<DeviceTest>[] = [
       await test.quiet()
       const [first, ...others] = [...test.ports.keys()]
       if (first === undefined) throw new NotApplicable('the device has no port')
+      const told = (): string[] =>
+        test.heard.filter(({ id, event }) => id === first && event > VIRTIO_CONSOLE_DEVICE_ADD).map(controlWords)
+      await test.dial(test.ports.get(first)!)
+      await test.quiet()
+      same(told(), [], 'what the device says of a port before the driver has answered its DEVICE_ADD')
       await test.say(first, VIRTIO_CONSOLE_PORT_READY, 0)
       await test.quiet()
-      const told = test.heard.filter(({ id, event }) => id === first && event > VIRTIO_CONSOLE_DEVICE_ADD)
-      same(told.map(controlWords), [], 'what the device says of a port that the driver could not make')
+      same(told(), [], 'what the device says of a port that the driver could not make')
       for (const id of others) await test.say(id, VIRTIO_CONSOLE_PORT_READY, 1)
       await test.quiet()
       for (const id of others)

@@ -11,6 +11,8 @@ import type { DeviceTest } from '../raw/test.ts'
 const MIB = 1 << 20
 /** What a flood may cost: more than any bounded buffer, far less than the flood. */
 const GROWTH_MAX = 16 * MIB
+/** Of a buffer that a socket with room for less takes in part. */
+const ODD_LEN = 3001
 
 /** Bytes of memory that the device's process has. */
 function resident(test: DeviceTest): number {
@@ -26,8 +28,11 @@ async function grows(test: DeviceTest, what: string, run: () => Promise<void>): 
   check(grown < GROWTH_MAX, `${what} made the device grow by ${Math.round(grown / MIB)} MiB`)
 }
 
-/** Fills the transmitq as fast as buffers come back, with bytes that know their place; stops when it stands. */
-async function flood(test: DeviceTest, port: PortInfo, total: number): Promise<number> {
+/**
+ * Fills the transmitq as fast as buffers come back, with bytes that know their place; stops when it stands. Buffers of
+ * `len` bytes: whole pages end where a socket's own pieces end, and are then never taken in part.
+ */
+async function flood(test: DeviceTest, port: PortInfo, total: number, len = PAGE_LEN): Promise<number> {
   const queue = test.transmitq(port.id)
   const busy = new Set<number>()
   let sent = 0
@@ -36,11 +41,11 @@ async function flood(test: DeviceTest, port: PortInfo, total: number): Promise<n
     let posted = 0
     for (let page = 0; page < queue.size && sent < total; page++) {
       if (busy.has(page)) continue
-      pattern(queue.page(page), sent)
-      queue.desc(page, queue.pageAddress(page), PAGE_LEN, 0)
+      pattern(queue.page(page).subarray(0, len), sent)
+      queue.desc(page, queue.pageAddress(page), len, 0)
       queue.avail(page)
       busy.add(page)
-      sent += PAGE_LEN
+      sent += len
       posted++
     }
     if (posted > 0) queue.notify()
@@ -138,7 +143,7 @@ export const STREAM_CASES: readonly Case<DeviceTest>[] = [
       const port = test.serial()
       const { peer } = await test.channel(port)
       peer.setReading(false)
-      const sent = await flood(test, port, 4 * MIB)
+      const sent = await flood(test, port, 4 * MIB, ODD_LEN)
       peer.setReading(true)
       await test.until(() => peer.received().length >= sent, `${sent} bytes at the host's end`)
       checkPattern(peer.received())

@@ -35,10 +35,15 @@ export class DeviceTest extends RawDriver {
     if (this.negotiated(VIRTIO_CONSOLE_F_MULTIPORT)) await this.say(port.id, VIRTIO_CONSOLE_PORT_OPEN, 1)
   }
 
+  /** A host peer of a port, of which the guest may not have heard yet; undefined where nobody said how to connect. */
+  dial(port: PortInfo): Promise<HostPeer | undefined> {
+    this.#peers = true
+    return this.machine.host.connect(port)
+  }
+
   /** A host peer of a port, of which the guest has heard; undefined where nobody said how to connect. */
   async tryConnect(port: PortInfo): Promise<HostPeer | undefined> {
-    this.#peers = true
-    const peer = await this.machine.host.connect(port)
+    const peer = await this.dial(port)
     if (peer)
       await this.until(() => (this.hear(), port.open), `PORT_OPEN 1 for port ${port.id} when its host peer connects`)
     if (!peer || !port.console) return peer
