@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
+import { ensureShellTool } from '../../lab/fetch/shell-tools.ts'
 import { findCommand, ROOT as TABLE } from '../../src/cli/commands.ts'
 import { generatedFiles } from '../../src/cli/generate.ts'
 import { manPage } from '../../src/cli/man.ts'
@@ -189,10 +190,9 @@ printf '%s\\n' "\${COMPREPLY[@]}"`
     expect(complete('vmchannel connect --vm ')).toEqual(['vm0', 'vm1'])
   })
 
-  it.for(['zsh', 'fish'])('%s: the shell itself reads it', (shell, { skip }) => {
+  it.for(['zsh', 'fish'] as const)('%s: the shell itself reads it', async (shell) => {
     const file = join(ROOT, generatedPath(shell))
-    const { error, stderr, status } = spawnSync(shell, ['-n', file], { encoding: 'utf8' })
-    if (error) skip(`no ${shell} here`)
+    const { stderr, status } = spawnSync(await ensureShellTool(shell), ['-n', file], { encoding: 'utf8' })
     expect({ stderr, status }).toEqual({ stderr: '', status: 0 })
   })
 
