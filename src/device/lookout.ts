@@ -1,7 +1,8 @@
 /**
  * Looks for what is about to come instead of sleeping until one is told. To be woken costs 10 to 20 µs for each side, most
  * of what a round trip costs. The processor is lent to others between two looks; where what is looked for does not come
- * in time, or others kept the processor, the next tries become seldom. Used by port.ts.
+ * in time, or others kept the processor, the next tries become seldom. Used by
+ * conversation.ts.
  */
 
 import { BackOff } from './back-off.ts'
@@ -9,20 +10,29 @@ import { BackOff } from './back-off.ts'
 /** So much longer than asked and the machine has other things to do. */
 const LATE_MS = 0.2
 
-/** Who was told of something last, in this process: its event loop is what a look holds up. */
-let recent: object | undefined
+/** So long nobody else had anything to say, and it may be expected to go on like that. */
+const ALONE_MS = 10
 
-/** Notes that `port` is told of something; whether it was the last one as well, so that nobody else is held up. */
-export function again(port: object): boolean {
-  const same = recent === port
-  recent = port
-  return same
+/** Who was told of something last, in this process, since when: its event loop is what a look holds up. */
+let recent: object | undefined
+let since = 0
+
+/** Notes that somebody is told of something; whether it is the only one of late, so that a look holds up nobody else. */
+export function alone(who: object): boolean {
+  const now = performance.now()
+  if (recent !== who) {
+    recent = who
+    since = now
+  }
+  return now - since >= ALONE_MS
 }
 
 export class Lookout {
   readonly #budgetMs: number
   readonly #seen: () => boolean
   readonly #backOff = new BackOff()
+  /** It came last time, and in time: one miss is no reason to stop. */
+  #trusted = false
 
   /** Looks for what `seen` says, for so many milliseconds at most. */
   constructor(budgetMs: number, seen: () => boolean) {
@@ -41,7 +51,9 @@ export class Lookout {
       seen = this.#seen()
       spent = performance.now() - start
     } while (!seen && spent < this.#budgetMs)
-    this.#backOff.tried(seen && spent < this.#budgetMs + LATE_MS)
+    const good = seen && spent < this.#budgetMs + LATE_MS
+    if (good || !this.#trusted) this.#backOff.tried(good)
+    this.#trusted = good
     return seen
   }
 }

@@ -6,18 +6,11 @@
 
 import type { Chardev, ChardevEnd } from '../chardev/chardev.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
+import { Conversation } from './conversation.ts'
 import { copyOfCounters, newCounters, type PortCounters } from './counters.ts'
-import { again, Lookout } from './lookout.ts'
 import type { PortOwner, PortSettings } from './port-settings.ts'
 import { Receiver } from './receive.ts'
 import { Transmitter } from './transmit.ts'
-
-/** How long an answer is looked for: it takes a process on another processor as long to be woken and to answer. */
-const ANSWER_MS = 0.03
-/** And what the guest says next: its interrupt goes through the VMM, which wakes a virtual processor. */
-const NEXT_MS = 0.1
-/** After that others have their turn. */
-const TALK_MS = 1
 
 export class Port implements ChardevEnd {
   readonly settings: PortSettings
@@ -26,8 +19,7 @@ export class Port implements ChardevEnd {
   readonly #transmitter: Transmitter
   readonly #receiver: Receiver
   readonly #owner: PortOwner
-  readonly #answer = new Lookout(ANSWER_MS, () => this.#answered())
-  readonly #next = new Lookout(NEXT_MS, () => this.#available(this.#transmitter.queue))
+  readonly #conversation: Conversation
   #chardev: Chardev | undefined
   /** Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's. */
   #inputDeadline: (() => void) | undefined
@@ -50,6 +42,7 @@ export class Port implements ChardevEnd {
     }
     this.#transmitter = new Transmitter(transmitq, settings, this.counters, owner)
     this.#receiver = new Receiver(receiveq, this.counters, owner)
+    this.#conversation = new Conversation(this.#transmitter, this.#receiver, this.counters, owner)
   }
 
   get id(): number {
@@ -87,24 +80,12 @@ export class Port implements ChardevEnd {
 
   // --- what the guest says
 
-  /**
-   * The transmitq's notification. A lone message may be answered at once, and the answer be followed by the next message:
-   * to look for both here costs less than to sleep and to be woken, and the guest need not notify us.
-   */
+  /** Notifications of the two queues. */
   transmit(): void {
-    const { queue } = this.#transmitter
-    if (!again(this)) return void this.#transmitter.run()
-    const until = performance.now() + TALK_MS
-    let before: number
-    do {
-      before = queue.consumed
-      if (!this.#transmitter.run(false)) return
-    } while (queue.consumed - before === 1 && this.#talk(until))
-    this.#transmitter.run()
+    this.#conversation.run()
   }
-  /** The receiveq's. */
   receive(): void {
-    again(this)
+    this.#conversation.interrupted()
     this.#receiver.run()
   }
 
@@ -155,7 +136,7 @@ export class Port implements ChardevEnd {
   }
 
   readable(): void {
-    again(this)
+    this.#conversation.interrupted()
     this.#receiver.run()
   }
   writable(): void {
@@ -185,29 +166,6 @@ export class Port implements ChardevEnd {
     this.#set(OPEN, false)
     this.#chardev?.close()
     this.#chardev = undefined
-  }
-
-  /** Looks for the answer of the far end and then for what the guest says to it; whether there is something. */
-  #talk(until: number): boolean {
-    const chardev = this.#chardev
-    if (!chardev?.giveWay || !this.guestOpen || !this.#available(this.#receiver.queue)) return false
-    const giveWay = (): void => chardev.giveWay?.()
-    return this.#answer.look(giveWay) && performance.now() < until && this.#next.look(giveWay)
-  }
-
-  #available(queue: DeviceQueue): boolean {
-    try {
-      return queue.available() > 0
-    } catch (error) {
-      this.#owner.fault(queue, error)
-      return false
-    }
-  }
-
-  #answered(): boolean {
-    const before = this.counters.hostToGuestBytes
-    this.#receiver.run()
-    return this.counters.hostToGuestBytes !== before
   }
 
   /** Who was there when another process ran this port. The queues come after this, and get things moving. */

@@ -38,6 +38,11 @@ export class Receiver {
     this.#owner = owner
   }
 
+  /** Whether the guest wants input. */
+  get open(): boolean {
+    return this.#open
+  }
+
   /** Whether the guest wants input; Linux throws away what comes for a closed port. */
   setOpen(open: boolean): void {
     this.#open = open
