@@ -49,17 +49,13 @@ class Wide {
     })
     const [option, value] = device.vms[0]!.qemuArgs as [string, string]
     const args = [option, JSON.stringify({ ...(JSON.parse(value) as object), addr: `0${SLOT.ours}.0` })]
-    args.push('-device', `virtio-serial-pci,disable-legacy=on,vectors=4,max_ports=${count + 1},addr=${SLOT.qemu}`)
-    for (const i of numbers.slice(0, QEMU_PORTS_MAX))
-      args.push(
-        ...['-chardev', `socket,id=c${i},path=${join(folder, `qemu.${i}`)},server=on,wait=off`],
-        ...['-device', `virtserialport,chardev=c${i},nr=${i},name=p${i}`],
-      )
+    const both = count <= QEMU_PORTS_MAX
+    if (both) args.push(...theirs(folder, numbers))
     try {
       const machine = await BareMachine.start({ memory: 1 << 30, args })
       const ends = {
         ours: await openAll(machine, 'ours', count),
-        qemu: await openAll(machine, 'qemu', Math.min(count, QEMU_PORTS_MAX)),
+        qemu: both ? await openAll(machine, 'qemu', count) : [],
       }
       return new Wide(machine, device, folder, await peerProgram(), ends)
     } catch (error) {
@@ -106,6 +102,19 @@ class Wide {
     await this.#machine.close()
     await stopDevice(this.#device, this.#folder)
   }
+}
+
+/**
+ * QEMU's own device, only where it takes part: its queues have an eventfd each, which QEMU's main loop asks after at every
+ * turn, whoever the turn is for.
+ */
+function theirs(folder: string, numbers: readonly number[]): string[] {
+  const ports = numbers.flatMap((i) => [
+    ...['-chardev', `socket,id=c${i},path=${join(folder, `qemu.${i}`)},server=on,wait=off`],
+    ...['-device', `virtserialport,chardev=c${i},nr=${i},name=p${i}`],
+  ])
+  const device = `virtio-serial-pci,disable-legacy=on,vectors=4,max_ports=${numbers.length + 1},addr=${SLOT.qemu}`
+  return ['-device', device, ...ports]
 }
 
 async function openAll(machine: BareMachine, side: Side, count: number): Promise<End[]> {

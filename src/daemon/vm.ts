@@ -12,6 +12,7 @@ import { VirtioPci } from '../device/pci/virtio-pci.ts'
 import type { Port } from '../device/port.ts'
 import { VmmNotes } from '../device/attach/vfio-user/vmm-notes.ts'
 import { VmchannelError } from '../errors.ts'
+import { soon } from '../ffi/soon.ts'
 import type { Log } from '../log.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
 import { checkPortSpec, type PortSpec } from '../port-spec.ts'
@@ -94,6 +95,8 @@ export class Vm {
       ...(iommuPlatform === undefined ? {} : { iommuPlatform }),
       log: this.#log,
       defer: setImmediate,
+      // Over user networking a notification is a call.
+      soon: options.transport === 'usernet' ? undefined : soon,
       onEvent: ({ event, port }) => this.#emit({ event, port: port.id, name: port.settings.name ?? null }),
       onDriver: (started) => this.#emit({ event: started ? 'driver-started' : 'driver-reset' }),
     })

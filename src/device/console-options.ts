@@ -22,6 +22,8 @@ export interface ConsoleOptions {
   ledger?: Ledger
   /** Runs a function after other events had their turn. Default: setTimeout 0; Node programs pass setImmediate. */
   defer?: (fn: () => void) => void
+  /** Runs a function some ten microseconds later; without it queues ask for notifications as soon as they are empty. */
+  soon?: ((fn: () => void) => void) | undefined
   onEvent?: (event: PortEvent) => void
   /** DRIVER_OK, and the reset that ends it. */
   onDriver?: (started: boolean) => void

@@ -45,12 +45,13 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   readonly queueCount: number
   readonly batch: Batch = new Batch()
   readonly settleMs: number
+  readonly soon: PortOwner['soon']
+  readonly defer: (fn: () => void) => void
   readonly config: ConsoleConfig
   /** Rules of the ring that the driver broke. */
   faults = 0
   readonly #options: ConsoleOptions
   readonly #log: Log
-  readonly #defer: (fn: () => void) => void
   readonly #queues: DeviceQueue[] = []
   readonly #notes: DeviceNotes
   readonly #ports: PortTable
@@ -66,9 +67,10 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     const maxPorts = checkConsoleOptions(options)
     this.#options = options
     this.#log = options.log ?? SILENT
-    this.#defer = options.defer ?? ((fn) => void setTimeout(fn, 0))
+    this.defer = options.defer ?? ((fn) => void setTimeout(fn, 0))
     this.maxPorts = maxPorts
     this.settleMs = options.settleMs ?? SETTLE_MS_DEFAULT
+    this.soon = options.soon
     const multiport = maxPorts > 1
     this.queueCount = multiport ? queuesFor(maxPorts) : 2
     this.#notes = new DeviceNotes(options.ledger, maxPorts, this.queueCount)
@@ -324,10 +326,6 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   warn(port: Port, message: string): void {
     const { name } = port.settings
     this.#log.warn(`port ${port.id}${name === undefined ? '' : ` (${printable(name)})`}: ${message}`)
-  }
-
-  defer(fn: () => void): void {
-    this.#defer(fn)
   }
 
   after(ms: number, fn: () => void): () => void {

@@ -52,6 +52,8 @@ export interface PortOwner {
   warn(port: Port, message: string): void
   /** Calls later, after other events had their turn; the way to cut the sending. */
   defer(fn: () => void): void
+  /** Calls in a moment, some ten microseconds; not where notifications cost nothing. See linger.ts. */
+  readonly soon: ((fn: () => void) => void) | undefined
   /** Calls after a time; returns the way to call it off. */
   after(ms: number, fn: () => void): () => void
   event(port: Port, event: PortEventName): void

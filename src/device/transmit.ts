@@ -10,10 +10,11 @@ import type { Iovec } from '../mem/iovec.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { PortCounters } from './counters.ts'
 import { HoldBuffer } from './hold-buffer.ts'
+import { Linger } from './linger.ts'
 import { TURN_CHAIN_LEN, TURN_LEN, type PortOwner, type PortSettings } from './port-settings.ts'
 import { Settlement } from './settlement.ts'
 
-/** Bytes of one gather: what one writev is worth. */
+/** Bytes of one gather, what one writev is worth. And half a ring at most: the driver has it back while we send the rest. */
 const GATHER_LEN = 1 << 20
 const DISCARD_ROUNDS = 4096
 
@@ -25,6 +26,10 @@ export class Transmitter {
   readonly #owner: PortOwner
   readonly #hold: HoldBuffer | undefined
   readonly #settlement: Settlement | undefined
+  readonly #linger: Linger | undefined
+  #lingering = false
+  /** The last run did not ask for notifications: the next is a part of it. */
+  #goesOn = false
   /** What was published when the time began to run. */
   #settleMark = 0
   #cancelSettle: (() => void) | undefined
@@ -40,6 +45,7 @@ export class Transmitter {
     const holds = settings.policy === 'drop-oldest' || settings.policy === 'drop-newest'
     this.#hold = holds ? new HoldBuffer(settings.buffer) : undefined
     this.#settlement = owner.settleMs > 0 ? new Settlement() : undefined
+    this.#linger = owner.soon ? new Linger() : undefined
   }
 
   /**
@@ -76,14 +82,18 @@ export class Transmitter {
     }
     try {
       let budget = TURN_LEN
+      if (!arm || !this.#goesOn) this.#linger?.begin()
+      this.#goesOn = !arm
       do {
         queue.disableNotify()
         while (budget > 0) {
-          const bytes = queue.gather(batch, 'readable', GATHER_LEN)
+          const bytes = queue.gather(batch, 'readable', GATHER_LEN, Math.max(1, queue.size >> 1))
           if (batch.count === 0) break
+          this.#linger?.found(batch.count, bytes, queue.available())
           const taken = this.#send(batch.list, full)
           this.#settlement?.sent(batch.list.count)
           queue.complete(batch, taken)
+          this.#settle(false)
           budget -= taken + batch.count * TURN_CHAIN_LEN
           if (taken < bytes) {
             full = true
@@ -102,6 +112,10 @@ export class Transmitter {
           return false
         }
         if (!arm) return true
+        if (this.#linger?.again(queue)) {
+          this.#lookSoon()
+          return true
+        }
       } while (queue.enableNotify())
       return true
     } catch (error) {
@@ -238,6 +252,16 @@ export class Transmitter {
     this.#deferred = true
     this.#owner.defer(() => {
       this.#deferred = false
+      this.run()
+    })
+  }
+
+  /** The driver is at it, see linger.ts: until then it need not say that it has more. */
+  #lookSoon(): void {
+    if (this.#lingering) return
+    this.#lingering = true
+    this.#owner.soon!(() => {
+      this.#lingering = false
       this.run()
     })
   }

@@ -114,7 +114,7 @@ export class Transmitter {
           this.#publish()
           published = budget
           // Half of them back is soon enough: the device has the other half to go on with.
-          if (this.#patience.wait(queue) || queue.enableInterrupts(queue.inFlight >> 1)) {
+          if (this.#patience.wait(queue) || queue.enableInterrupts((queue.inFlight - 1) >> 1)) {
             this.#reclaim()
             continue
           }
@@ -130,7 +130,7 @@ export class Transmitter {
         }
         this.#send(bytes)
         budget -= bytes
-        if (published - budget >= PUBLISH_LEN) {
+        if (published - budget >= PUBLISH_LEN || queue.staged * 2 >= this.#count) {
           this.#publish()
           published = budget
         }

@@ -49,6 +49,7 @@ describe('one turn ends', () => {
     const it: PortOwner = {
       batch: new Batch(),
       settleMs: 0,
+      soon: undefined,
       interrupt() {},
       fault(_queue, error) {
         throw error
