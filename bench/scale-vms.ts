@@ -11,14 +11,14 @@ import { BareMachine } from '../lab/bare-machine.ts'
 import { startDevice, type StartedDevice } from '../src/client/start.ts'
 import { ConsoleDriver } from '../src/driver/console.ts'
 import { makeSuite, type BenchRig, type Case, type Figures, type Suite } from './case.ts'
-import { cpuSeconds, ownMemory } from './cpu.ts'
+import { livingCpuSeconds, ownMemory } from './cpu.ts'
 import { Tap } from './tap.ts'
 import { stopDevice, until } from './wait.ts'
 
 const SLOT = 4
 const MIB = 1 << 20
-/** The collector tidies up for a while after a start. */
-const SETTLE_MS = 6000
+/** Eight seconds after a process has last done something V8 tidies up, once: 16 ms of work that gives back 4 MiB. */
+const SETTLE_MS = 12_000
 const IDLE_MS = 4000
 
 class Farm implements BenchRig {
@@ -54,7 +54,7 @@ class Farm implements BenchRig {
   /** Megabytes of processes, and processor milliseconds a second, while nothing moves. */
   async idle(pids: readonly number[]): Promise<{ mib: number; cpu: number }> {
     await sleep(SETTLE_MS)
-    const used = (): number => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0)
+    const used = (): number => pids.reduce((sum, pid) => sum + livingCpuSeconds(pid), 0)
     const before = used()
     await sleep(IDLE_MS)
     const cpu = ((used() - before) * 1e3) / (IDLE_MS / 1e3)
