@@ -11,6 +11,7 @@ import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { PortCounters } from './counters.ts'
 import { HoldBuffer } from './hold-buffer.ts'
 import { Linger } from './linger.ts'
+import { alone } from './lookout.ts'
 import { TURN_CHAIN_LEN, TURN_LEN, type PortOwner, type PortSettings } from './port-settings.ts'
 import { Settlement } from './settlement.ts'
 
@@ -262,6 +263,8 @@ export class Transmitter {
     this.#lingering = true
     this.#owner.soon!(() => {
       this.#lingering = false
+      // Who would hold up the event loop has to know that it is needed here too.
+      alone(this)
       this.run()
     })
   }

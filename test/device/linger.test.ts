@@ -1,12 +1,15 @@
 /** A driver that sends one buffer after the other is not asked to notify of each: the device looks again by itself. */
 
-import { expect, it } from 'vitest'
+import { afterEach, expect, it, vi } from 'vitest'
+import { alone } from '../../src/device/lookout.ts'
 import { needEvent } from '../../src/ring/event-idx.ts'
 import { transmitqOf } from '../../src/spec/console.ts'
 import { VIRTIO_RING_F_EVENT_IDX } from '../../src/spec/features.ts'
 import { BASIC, RawDriver } from '../support/raw-driver.ts'
 
 const NO_NOTIFY = 1
+
+afterEach(() => vi.restoreAllMocks())
 
 /** A port whose device is told by hand that the moment is over. */
 async function open(features = BASIC | VIRTIO_RING_F_EVENT_IDX) {
@@ -128,6 +131,19 @@ it.each([
   write(4)
   expect(pass()).toBe(true)
   expect([received(), transmitq.usedIdx, raw.device.faults]).toEqual([4, usedIdx, 0])
+})
+
+it('other ports hear that the event loop is needed here', async () => {
+  let now = 1e9
+  vi.spyOn(performance, 'now').mockImplementation(() => now)
+  const { write, pass } = await open()
+  const other = {}
+  write(4)
+  alone(other)
+  now += 20
+  expect(alone(other)).toBe(true)
+  expect(pass()).toBe(true)
+  expect(alone(other)).toBe(false)
 })
 
 it('a queue of one entry works', async () => {
