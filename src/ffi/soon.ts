@@ -58,8 +58,13 @@ class Alarm {
 
 let alarm: Alarm | undefined
 
-/** Calls `fn` once, from the event loop. */
+/** Calls `fn` once, from the event loop. Where the process has no descriptor left for a timer: at its next turn. */
 export function soon(fn: () => void): void {
-  alarm ??= new Alarm()
+  try {
+    alarm ??= new Alarm()
+  } catch {
+    setImmediate(fn)
+    return
+  }
   alarm.call(fn)
 }

@@ -7,8 +7,9 @@ import { expect, it } from 'vitest'
 function run(script: string): unknown {
   const module = join(import.meta.dirname, '../../dist/src/ffi/soon.js')
   const text = `import { soon } from ${JSON.stringify(module)}\n${script}`
-  const words = ['--expose-gc', '--input-type=module', '-e', text]
-  return JSON.parse(execFileSync(process.execPath, words, { encoding: 'utf8', timeout: 20_000 }))
+  // With few descriptors, so that they are soon used up.
+  const words = ['-c', 'ulimit -n 64; exec "$0" "$@"', process.execPath, '--expose-gc', '--input-type=module', '-e', text]
+  return JSON.parse(execFileSync('sh', words, { encoding: 'utf8', timeout: 20_000 }))
 }
 
 it('calls in the order of asking, and what asks again a moment later', () => {
@@ -40,4 +41,21 @@ it('is never early, whatever the collector does meanwhile', () => {
     }
     soon(step)`)
   expect(early).toBe(0)
+})
+
+it('does without a timer where there is no descriptor left for one', () => {
+  const found = run(`
+    import { closeSync, openSync } from 'node:fs'
+    const taken = []
+    try {
+      for (;;) taken.push(openSync('/dev/null'))
+    } catch {}
+    soon(() => {
+      for (const fd of taken) closeSync(fd)
+      soon(() => {
+        console.log(taken.length > 0)
+        process.exit()
+      })
+    })`)
+  expect(found).toBe(true)
 })
