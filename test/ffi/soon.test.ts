@@ -8,7 +8,15 @@ function run(script: string): unknown {
   const module = join(import.meta.dirname, '../../dist/src/ffi/soon.js')
   const text = `import { soon } from ${JSON.stringify(module)}\n${script}`
   // With few descriptors, so that they are soon used up.
-  const words = ['-c', 'ulimit -n 64; exec "$0" "$@"', process.execPath, '--expose-gc', '--input-type=module', '-e', text]
+  const words = [
+    '-c',
+    'ulimit -n 64; exec "$0" "$@"',
+    process.execPath,
+    '--expose-gc',
+    '--input-type=module',
+    '-e',
+    text,
+  ]
   return JSON.parse(execFileSync('sh', words, { encoding: 'utf8', timeout: 20_000 }))
 }
 
