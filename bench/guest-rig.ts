@@ -21,7 +21,8 @@ const ORDERS = '/tmp/orders'
 const ANSWERS = '/tmp/answers'
 const FLOOR = 'cuse-floor'
 const WARM_UPS = 5
-const WARM_UP_LEN = 256 << 20
+const WARM_UP_LEN = { inproc: 256 << 20, cuse: 128 << 20 } as const
+const WARM_UP_TRIPS = 1000
 /** Which character device: of a device of QEMU's, or of a program that answers at once. */
 type Node = 'kernel' | 'cuse' | 'floor'
 /** The driver and the program that it serves run side by side in a guest that has two. */
@@ -33,7 +34,7 @@ export class GuestRig implements BenchRig {
   readonly #disk: CodeDisk
   readonly #program: string
   readonly #nodes: Record<Node, string>
-  readonly #warm = new Set<'source' | 'sink'>()
+  readonly #warm = new Set<string>()
 
   static async start(): Promise<GuestRig> {
     const [qemu, kernel, guest, program, floor] = await Promise.all([
@@ -96,15 +97,36 @@ export class GuestRig implements BenchRig {
     return JSON.parse(text) as { ns: number }
   }
 
-  /** Does it until the program is compiled: V8 needs seconds for that in a guest under TCG, the kernel none. */
-  async warmUp(order: 'source' | 'sink', size: number): Promise<void> {
-    if (this.#warm.has(order)) return
-    this.#warm.add(order)
-    for (let i = 0; i < WARM_UPS; i++) {
-      const finish = await this.peer('inproc', order === 'source' ? 'sink' : 'source', WARM_UP_LEN, size)
-      await this.inProcess(order, WARM_UP_LEN, size)
-      await finish()
-    }
+  /**
+   * Does it a few times first, until our side is compiled: V8 needs seconds for that in a guest under TCG. The kernel's
+   * driver, which needs none, does the same.
+   */
+  async warmUp(driver: 'cuse' | 'inproc', order: 'source' | 'sink', size: number): Promise<void> {
+    if (!this.#first(`${driver} ${order}`)) return
+    for (let i = 0; i < WARM_UPS; i++)
+      for (const side of driver === 'cuse' ? (['cuse', 'kernel'] as const) : (['inproc'] as const)) {
+        const bytes = WARM_UP_LEN[driver]
+        const finish = await this.peer(side, order === 'source' ? 'sink' : 'source', bytes, size)
+        if (side === 'inproc') await this.inProcess(order, bytes, size)
+        else if (order === 'source') await this.vmtest(side, 'source', bytes, size, 1, '--no-hash')
+        else await this.vmtest(side, 'sink', bytes, size, '--no-hash')
+        await finish()
+      }
+  }
+
+  /** The same for round trips. */
+  async warmUpTrips(size: number): Promise<void> {
+    if (!this.#first('ping')) return
+    for (let i = 0; i < WARM_UPS; i++)
+      for (const side of ['cuse', 'kernel'] as const) {
+        const finish = await this.peer(side, 'echo')
+        await this.vmtest(side, 'ping', WARM_UP_TRIPS, size)
+        await finish()
+      }
+  }
+
+  #first(what: string): boolean {
+    return this.#warm.size < this.#warm.add(what).size
   }
 
   async close(): Promise<void> {

@@ -16,7 +16,7 @@ function writes(id: string, driver: 'cuse' | 'inproc', size: number, bytes: numb
     title: `${DRIVERS[driver]} guest writes of ${sized(size)}`,
     unit: 'MB/s',
     async run(rig, side) {
-      if (driver === 'inproc') await rig.warmUp('source', size)
+      await rig.warmUp(driver, 'source', size)
       const finish = await rig.peer(side === 'ours' ? driver : 'kernel', 'sink', bytes)
       if (side === 'ours' && driver === 'inproc') await rig.inProcess('source', bytes, size)
       else await rig.vmtest(side === 'ours' ? 'cuse' : 'kernel', 'source', bytes, size, 1, '--no-hash')
@@ -39,7 +39,7 @@ function reads(id: string, driver: 'cuse' | 'inproc', size: number, bytes: numbe
     title: `${DRIVERS[driver]} guest reads of ${sized(size)}`,
     unit: 'MB/s',
     async run(rig, side) {
-      if (driver === 'inproc') await rig.warmUp('sink', size)
+      await rig.warmUp(driver, 'sink', size)
       const finish = await rig.peer(side === 'ours' ? driver : 'kernel', 'source', bytes, size)
       const { ns } =
         side === 'ours' && driver === 'inproc'
@@ -64,28 +64,20 @@ function roundTrip(id: string, size: number, count: number): Case<GuestRig> {
     title: `character device, round trip of ${size} bytes`,
     unit: 'us',
     async run(rig, side) {
+      await rig.warmUpTrips(size)
       const finish = await rig.peer(side === 'ours' ? 'cuse' : 'kernel', 'echo')
-      const { p50 } = await rig.vmtest(side === 'ours' ? 'cuse' : 'kernel', 'ping', count, size)
+      const { p50 } = await keepAwake(() => rig.vmtest(side === 'ours' ? 'cuse' : 'kernel', 'ping', count, size))
       await finish()
       return { [id]: p50 / 1e3 }
     },
     async limit(rig) {
-      const { p50 } = await rig.vmtest('floor', 'ping', count, size)
+      const { p50 } = await keepAwake(() => rig.vmtest('floor', 'ping', count, size))
       return { [id]: p50 / 1e3 }
     },
   }
 }
 
-/** Each write waits for the driver, and the guest's processors go to sleep: the host's must not, for either side. */
-function awake(measured: Case<GuestRig>): Case<GuestRig> {
-  return {
-    ...measured,
-    run: (rig, side) => keepAwake(() => measured.run(rig, side)),
-    ...(measured.limit && { limit: (rig: GuestRig) => keepAwake(() => measured.limit!(rig)) }),
-  }
-}
-
-const BYTES = 32 * MIB
+const BYTES = 128 * MIB
 /** A quarter of a second of it, or more. */
 const INPROC_BYTES = 256 * MIB
 
@@ -98,6 +90,6 @@ export const GUEST: Suite = makeSuite(
     reads('guest.cuse.read', 'cuse', 64 << 10, BYTES),
     reads('guest.cuse.read.1m', 'cuse', MIB, BYTES),
     roundTrip('guest.cuse.rtt', 64, 1000),
-  ].map(awake),
+  ],
   () => GuestRig.start(),
 )

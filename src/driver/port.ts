@@ -92,6 +92,8 @@ export class DriverPort implements ChardevEnd {
   }
 
   #setGuestOpen(open: boolean): void {
+    // What was written before the end is told of before the end is.
+    this.#transmitter.rest()
     if (open) this.#receiver.fill(this.#receiveBuffers)
     this.#receiver.setOpen(open)
     this.#owner.guestOpen(this, open)
@@ -101,14 +103,22 @@ export class DriverPort implements ChardevEnd {
   // --- interrupts
 
   transmit(): void {
-    if (!this.#gone) this.#transmitter.poll()
+    if (!this.#gone) this.#transmitter.transmitted()
   }
   receive(): void {
     if (!this.#gone) this.#receiver.poll()
   }
-  /** Looks without having been interrupted; true when the device has given something back. */
+  /**
+   * Looks without having been interrupted; true when the device has given something back. Whoever does so again and
+   * again calls `rest` when he stops: the device may be told of things a little later meanwhile.
+   */
   poll(): boolean {
-    return !this.#gone && (this.#receiver.poll() || this.#transmitter.poll())
+    if (this.#gone) return false
+    const received = this.#receiver.poll()
+    return this.#transmitter.poll() || received
+  }
+  rest(): void {
+    if (!this.#gone) this.#transmitter.rest()
   }
 
   // --- what the device says

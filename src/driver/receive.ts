@@ -19,8 +19,14 @@ import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
 const TURN_LEN = 4 << 20
 /** Bytes of one run after which more are waited for: after a lone message nobody knows when the next one comes. */
 const BULK_LEN = 8 << 10
-/** Part of the buffers that goes back to the device together. */
-const PUBLISH_PART = 4
+/**
+ * Part of the buffers that goes back to the device together: more of them while others wait for the chardev, which has
+ * enough to do then, for each time the device has to be woken.
+ */
+const PUBLISH_PART = 1 / 4
+const PUBLISH_PART_FULL = 2 / 3
+/** Bytes that a chardev is shown at a time: no program reads more of them at once. */
+const LEND_LEN = 128 << 10
 
 export class Receiver {
   readonly queue: DriverQueue
@@ -109,8 +115,8 @@ export class Receiver {
             this.#waitingLen[at] = this.#used.len
           }
           full = !this.#deliver()
-          if (!full) this.#growIfStarved()
-          if (queue.staged * PUBLISH_PART >= this.#buffers.count) this.#publish()
+          if (!full || this.#moved - before >= BULK_LEN) this.#growIfStarved()
+          if (queue.staged >= this.#buffers.count * (full ? PUBLISH_PART_FULL : PUBLISH_PART)) this.#publish()
           if (this.#moved - before >= TURN_LEN) {
             this.#publish()
             return this.#nextTurn.ask()
@@ -119,7 +125,7 @@ export class Receiver {
         // While the chardev is full no interrupt is of use: `writable` comes back here.
       } while (!full && queue.enableInterrupts())
       if (full) this.counters.receiveStalls++
-      this.#publish()
+      else this.#publish()
     } catch (error) {
       this.#owner.fault(queue, error)
     }
@@ -143,14 +149,23 @@ export class Receiver {
 
   /** Hands over what waits; true when nothing waits any more. */
   #deliver(): boolean {
-    if (this.#waitingCount === 0) return true
-    let taken = Infinity
-    if (this.#open && this.chardev) {
-      const total = this.#lend(this.#owner.list)
-      taken = total === 0 ? 0 : this.chardev.writev(this.#owner.list)
-      if (taken === GONE) taken = Infinity
-      else this.counters.receivedBytes += taken
+    while (this.#waitingCount > 0) {
+      let total = 0
+      let taken = Infinity
+      if (this.#open && this.chardev) {
+        total = this.#lend(this.#owner.list)
+        taken = total === 0 ? 0 : this.chardev.writev(this.#owner.list)
+        if (taken === GONE) taken = Infinity
+        else this.counters.receivedBytes += taken
+      }
+      this.#take(taken)
+      if (taken < total) break
     }
+    return this.#waitingCount === 0
+  }
+
+  /** So many of the bytes that wait have been taken; Infinity: all of them are dropped. */
+  #take(taken: number): void {
     const dropping = taken === Infinity
     while (this.#waitingCount > 0) {
       const left = this.#waitingLen[this.#waitingAt]! - this.#offset
@@ -165,14 +180,13 @@ export class Receiver {
       this.#waitingAt = (this.#waitingAt + 1) & (this.queue.size - 1)
       this.#waitingCount--
     }
-    return this.#waitingCount === 0
   }
 
-  /** The bytes that wait, as a list; returns how many. */
+  /** The first of the bytes that wait, as a list; returns how many. */
   #lend(list: Iovec): number {
     list.clear()
     let skip = this.#offset
-    for (let i = 0; i < this.#waitingCount; i++) {
+    for (let i = 0; i < this.#waitingCount && list.total < LEND_LEN; i++) {
       const at = (this.#waitingAt + i) & (this.queue.size - 1)
       const len = this.#waitingLen[at]!
       if (len > skip) this.#buffers.append(list, this.#waiting[at]!, skip, len)

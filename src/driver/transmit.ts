@@ -18,6 +18,14 @@ import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
 const TURN_LEN = 4 << 20
 /** Bytes that the device hears of together: it works on them while the next are copied. */
 const PUBLISH_LEN = 64 << 10
+/**
+ * Writes this long that follow each other closely are made available together, half of the buffers at most: to be woken
+ * for each costs the device, and us, more than to move them. The first are not held back, and none for longer than so
+ * many looks of somebody who comes by all the time.
+ */
+const HOLD_FROM = 32 << 10
+const HOLD_AFTER = 2
+const HOLD_LOOKS = 16
 const NONE = -1
 /** Buffers of one chain. */
 export const TRANSMIT_CHAIN_MAX = 8
@@ -45,6 +53,13 @@ export class Transmitter {
   #open = false
   /** All buffers are with the device, and it has been asked to say when one is back. */
   #stalled = false
+  /** Somebody comes by again and again (`poll`), and says so when he does not any more (`rest`). */
+  #watched = false
+  /** Bytes that are held back, and may be; looks since the last of them; long writes that followed each other. */
+  #held = 0
+  readonly #holdLen: number
+  #looks = 0
+  #row = 0
 
   constructor(
     queue: DriverQueue,
@@ -57,6 +72,7 @@ export class Transmitter {
     this.counters = counters
     this.#len = len
     this.#count = Math.min(count, queue.size)
+    this.#holdLen = (this.#count * len) / 2
     this.#patience = new Patience(patience)
     this.#nextTurn = new NextTurn(owner, () => this.run())
     this.#buffers = new Buffers(pool, this.#count, len)
@@ -83,8 +99,25 @@ export class Transmitter {
     return this.queue.inFlight
   }
 
-  /** The same where it waits for the device, and that has given something back; false otherwise. */
+  /** Nobody may come by for a while: nothing is held back. */
+  rest(): void {
+    this.#watched = false
+    this.#row = 0
+    if (this.#held > 0) this.#publish()
+  }
+
+  /** Comes by: `run` where it waits for the device, and that has given something back; false otherwise. */
   poll(): boolean {
+    this.#watched = true
+    if (this.#held > 0 && ++this.#looks > HOLD_LOOKS) {
+      this.#row = 0
+      this.#publish()
+    }
+    return this.transmitted()
+  }
+
+  /** The same after an interrupt. */
+  transmitted(): boolean {
     try {
       if (!this.#stalled || !this.queue.hasUsed()) return false
     } catch (error) {
@@ -130,12 +163,14 @@ export class Transmitter {
         }
         this.#send(bytes)
         budget -= bytes
-        if (published - budget >= PUBLISH_LEN || queue.staged * 2 >= this.#count) {
+        const due = !this.#watched && published - budget >= PUBLISH_LEN
+        if (due || queue.staged * 2 >= this.#count) {
           this.#publish()
           published = budget
         }
       }
-      this.#publish()
+      const moved = TURN_LEN - budget
+      if (moved > 0 && !this.#hold(moved)) this.#publish()
       if (budget > 0) return
       chardev.setReading(false)
       this.#nextTurn.ask()
@@ -195,7 +230,17 @@ export class Transmitter {
         this.#free[this.#freeCount++] = buffer
   }
 
+  /** Whether what was moved waits for more that will follow. */
+  #hold(moved: number): boolean {
+    this.#row = moved < HOLD_FROM ? 0 : this.#row + 1
+    if (!this.#watched || this.#row <= HOLD_AFTER || this.#held + moved >= this.#holdLen) return false
+    this.#held += moved
+    this.#looks = 0
+    return true
+  }
+
   #publish(): void {
+    this.#held = 0
     if (this.queue.publish()) this.#owner.notify(this.queue)
   }
 }

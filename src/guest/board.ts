@@ -34,10 +34,15 @@ interface Shown {
 export class PortBoard implements PortView {
   readonly #options: BoardOptions
   readonly #shown = new Map<DriverPort, Shown>()
+  /** Those of them that are character devices, for who comes by all the time. */
+  readonly #devices: { readonly port: DriverPort; readonly device: CuseDevice }[] = []
   readonly #settling = new Settling((port) => this.#show(port))
   /** Device number of all our nodes: the kernel has few majors, and gives one to each device that names none. */
   #major = 0
-  readonly #busy = new BusyLoop(() => this.#poll())
+  readonly #busy = new BusyLoop(
+    () => this.#poll(),
+    () => this.#rest(),
+  )
 
   constructor(options: BoardOptions) {
     this.#options = options
@@ -64,8 +69,13 @@ export class PortBoard implements PortView {
   /** Looks into the rings of all ports that programs have open. */
   #poll(): boolean {
     let some = false
-    for (const [port, { device }] of this.#shown) if (device?.connected && port.poll()) some = true
+    const all = this.#devices
+    for (let i = 0; i < all.length; i++) if (all[i]!.device.connected && all[i]!.port.poll()) some = true
     return some
+  }
+
+  #rest(): void {
+    for (const { port } of this.#devices) port.rest()
   }
 
   #show(port: DriverPort): void {
@@ -80,6 +90,7 @@ export class PortBoard implements PortView {
         (end) => new CuseDevice({ name, major, minor, share, busy: this.#busy }, end),
       ) as CuseDevice
       this.#shown.set(port, { device, name, minor, link: undefined })
+      this.#devices.push({ port, device })
       if (major === 0) this.#major = majorOf(name)
       device.setHostOpen(port.hostOpen)
     } catch (error) {
@@ -119,6 +130,8 @@ export class PortBoard implements PortView {
     const shown = this.#shown.get(port)
     if (!shown) return
     this.#shown.delete(port)
+    const at = this.#devices.findIndex((one) => one.port === port)
+    if (at >= 0) this.#devices.splice(at, 1)
     if (shown.link !== undefined) unlinkPort(shown.link, shown.name)
     this.#options.log.info(`port ${port.id}: /dev/${shown.name} is gone`)
   }

@@ -24,28 +24,37 @@ export interface Busy {
 /** Devices and wakers that are waited at; others are the event loop's. */
 const DEVICES_MAX = 32
 const WAKERS_MAX = 32
-/** What it waits for one event, and the longest stay. */
+/** What it waits for one event. */
 const SLEEP_MS = 2
-const STAY_MS = 5
-/** The clock is asked every so many turns: in some guests it costs as much as a request. */
-const CLOCK = 8
 /**
  * Looks without sleeping after the last request, where the program that makes the next one has a processor of its own:
- * about as long as it takes for that.
+ * as long as it takes for that, and for an answer of the host.
  */
-const LOOKS = availableParallelism() > 1 ? 8 : 0
+const LOOKS = availableParallelism() > 1 ? 24 : 0
+/** Devices that are looked at by asking them for a request, which is one system call for a hit; more share a poll(2). */
+const ASKED_MAX = 4
+/**
+ * The longest stay, a few milliseconds, and what takes of it: there is no clock here, for to read one is a trip to the
+ * VMM in some guests, and has to wait while that is at work.
+ */
+const STAY = 1000
+const LOOK_COST = 1
+const SERVE_COST = 12
+const SLEEP_COST = 250
 
 export class BusyLoop {
   readonly #poll: () => boolean
+  readonly #rest: () => void
   readonly #devices: Busy[] = []
   readonly #set = new WaitSet(DEVICES_MAX + WAKERS_MAX)
   #wakers: readonly Waker[] = []
   #running = false
   #resume = false
 
-  /** `poll` looks into the rings; true when something was there. */
-  constructor(poll: () => boolean) {
+  /** `poll` looks into the rings, true when something was there; `rest` is told that nobody looks for a while. */
+  constructor(poll: () => boolean, rest: () => void = () => {}) {
     this.#poll = poll
+    this.#rest = rest
   }
 
   /** Where interrupts come from; the list becomes empty when the device is let go of. Without any it never sleeps. */
@@ -67,34 +76,41 @@ export class BusyLoop {
   run(): void {
     if (this.#running || this.#resume || this.#devices.length === 0) return
     this.#running = true
-    const start = performance.now()
     let looks = 0
-    for (let turn = 1; ; turn++) {
+    for (let left = STAY; left > 0;) {
       const sleeps = looks >= LOOKS
       if (sleeps && this.#wakers.length === 0) break
-      const some = this.#turn(sleeps)
+      if (sleeps && looks === LOOKS) this.#rest()
+      const some = sleeps ? this.#wait(SLEEP_MS) : this.#look()
       if (this.#devices.length === 0 || (sleeps && !some)) break
       looks = some ? 0 : looks + 1
-      if (turn % CLOCK > 0 || performance.now() - start < STAY_MS) continue
-      this.#later()
-      break
+      left -= sleeps ? SLEEP_COST : some ? SERVE_COST : LOOK_COST
+      if (left <= 0) this.#later()
     }
+    this.#rest()
     if (!this.#resume) this.#devices.length = 0
     this.#running = false
   }
 
-  /** Waits, deals with what there is; false when there was nothing. */
-  #turn(sleeps: boolean): boolean {
+  /** Deals with what there is now; false when there was nothing. An interrupt is for who sleeps: this looks into the rings. */
+  #look(): boolean {
+    if (this.#devices.length > ASKED_MAX) return this.#wait(0)
+    let some = this.#poll()
+    // Backwards: one that is dealt with may go.
+    for (let i = this.#devices.length - 1; i >= 0; i--) if (this.#devices[i]?.serve(1)) some = true
+    return some
+  }
+
+  /** Waits at most so long, deals with what there is then; false when there was nothing. */
+  #wait(ms: number): boolean {
     const devices = this.#devices.length
-    // An interrupt is looked for only by who sleeps: the others look into the rings.
-    const wakers = sleeps ? Math.min(this.#wakers.length, WAKERS_MAX) : 0
+    const wakers = ms > 0 ? Math.min(this.#wakers.length, WAKERS_MAX) : 0
     for (let i = 0; i < devices; i++) this.#set.set(i, this.#devices[i]!.fd)
     for (let i = 0; i < wakers; i++) this.#set.set(devices + i, this.#wakers[i]!.fd)
-    const ready = this.#set.wait(devices + wakers, sleeps ? SLEEP_MS : 0) > 0
+    const ready = this.#set.wait(devices + wakers, ms) > 0
     // What came from the host is handed on first: to acknowledge an interrupt takes several accesses to the device.
     const some = this.#poll()
     if (!ready) return some
-    // Backwards: one that is dealt with may go.
     for (let i = devices - 1; i >= 0; i--) if (this.#set.ready(i)) this.#devices[i]?.serve(1)
     for (let i = wakers - 1; i >= 0; i--) if (this.#set.ready(devices + i)) this.#wakers[i]?.serve()
     return true
