@@ -106,7 +106,7 @@ export class DriverPort implements ChardevEnd {
     if (!this.#gone) this.#transmitter.transmitted()
   }
   receive(): void {
-    if (!this.#gone) this.#receiver.poll()
+    if (!this.#gone) this.#receiver.received()
   }
   /**
    * Looks without having been interrupted; true when the device has given something back. Whoever does so again and
@@ -118,7 +118,9 @@ export class DriverPort implements ChardevEnd {
     return this.#transmitter.poll() || received
   }
   rest(): void {
-    if (!this.#gone) this.#transmitter.rest()
+    if (this.#gone) return
+    this.#receiver.rest()
+    this.#transmitter.rest()
   }
 
   // --- what the device says

@@ -20,8 +20,8 @@ const TURN_LEN = 4 << 20
 /** Bytes of one run after which more are waited for: after a lone message nobody knows when the next one comes. */
 const BULK_LEN = 8 << 10
 /**
- * Part of the buffers that goes back to the device together: more of them while others wait for the chardev, which has
- * enough to do then, for each time the device has to be woken.
+ * Part of the buffers that goes back to the device together: more of them while others wait for a chardev, which has
+ * enough to do then, and somebody comes by all the time: for each part the device has to be woken.
  */
 const PUBLISH_PART = 1 / 4
 const PUBLISH_PART_FULL = 2 / 3
@@ -49,6 +49,8 @@ export class Receiver {
   /** Bytes of the first waiting buffer that the chardev has. */
   #offset = 0
   #open = false
+  /** Somebody comes by again and again (`poll`), and says so when he does not any more (`rest`). */
+  #watched = false
 
   constructor(
     queue: DriverQueue,
@@ -86,8 +88,20 @@ export class Receiver {
     this.run()
   }
 
-  /** The same where the device has used something since, and nothing otherwise; false then. */
+  /** Nobody may come by for a while: nothing is held back. */
+  rest(): void {
+    this.#watched = false
+    this.#publish()
+  }
+
+  /** Comes by: `run` where the device has used something since, and nothing otherwise; false then. */
   poll(): boolean {
+    this.#watched = true
+    return this.received()
+  }
+
+  /** The same after an interrupt. */
+  received(): boolean {
     try {
       // While the chardev is full, what comes is left where it is.
       if (this.#waitingCount > 0 || !this.queue.hasUsed()) return false
@@ -116,7 +130,8 @@ export class Receiver {
           }
           full = !this.#deliver()
           if (!full || this.#moved - before >= BULK_LEN) this.#growIfStarved()
-          if (queue.staged >= this.#buffers.count * (full ? PUBLISH_PART_FULL : PUBLISH_PART)) this.#publish()
+          const part = full && this.#watched ? PUBLISH_PART_FULL : PUBLISH_PART
+          if (queue.staged >= this.#buffers.count * part) this.#publish()
           if (this.#moved - before >= TURN_LEN) {
             this.#publish()
             return this.#nextTurn.ask()
@@ -125,7 +140,7 @@ export class Receiver {
         // While the chardev is full no interrupt is of use: `writable` comes back here.
       } while (!full && queue.enableInterrupts())
       if (full) this.counters.receiveStalls++
-      else this.#publish()
+      if (!full || !this.#watched) this.#publish()
     } catch (error) {
       this.#owner.fault(queue, error)
     }

@@ -163,6 +163,7 @@ describe('what the host writes', () => {
     receiver.chardev = scene as unknown as Chardev
     receiver.fill(BUFFERS)
     receiver.setOpen(true)
+    receiver.poll()
     expect(scene.deviceRuns('writable')).toBe(BUFFERS * LEN)
     const before = scene.told
     const staged: number[] = []
@@ -175,5 +176,16 @@ describe('what the host writes', () => {
     expect(staged).toEqual([4, 8, 12, 16, 20, 0, 4, 0])
     expect(scene.told - before).toBe(1)
     expect(scene.read).toBe(BUFFERS * LEN)
+    // Nobody comes by, or not any more: at once.
+    expect(scene.deviceRuns('writable')).toBe(BUFFERS * LEN)
+    receiver.poll()
+    scene.wanted = LEN
+    receiver.run()
+    expect(scene.queue.staged).toBe(1)
+    receiver.rest()
+    expect(scene.queue.staged).toBe(0)
+    scene.wanted = LEN
+    receiver.run()
+    expect(scene.queue.staged).toBe(0)
   })
 })

@@ -34,13 +34,13 @@ const LOOKS = availableParallelism() > 1 ? 24 : 0
 /** Devices that are looked at by asking them for a request, which is one system call for a hit; more share a poll(2). */
 const ASKED_MAX = 4
 /**
- * The longest stay, a few milliseconds, and what takes of it: there is no clock here, for to read one is a trip to the
- * VMM in some guests, and has to wait while that is at work.
+ * The longest stay, a few milliseconds: so many looks, where one that finds something counts for more. The clock is read
+ * only by who sleeps, for whom it makes no difference: in some guests that is a trip to the VMM, and has to wait while
+ * the VMM is at work.
  */
-const STAY = 1000
-const LOOK_COST = 1
+const STAY_LOOKS = 1000
 const SERVE_COST = 12
-const SLEEP_COST = 250
+const STAY_MS = 5
 
 export class BusyLoop {
   readonly #poll: () => boolean
@@ -76,15 +76,17 @@ export class BusyLoop {
   run(): void {
     if (this.#running || this.#resume || this.#devices.length === 0) return
     this.#running = true
+    const start = performance.now()
     let looks = 0
-    for (let left = STAY; left > 0;) {
+    for (let left = STAY_LOOKS; left > 0;) {
       const sleeps = looks >= LOOKS
       if (sleeps && this.#wakers.length === 0) break
       if (sleeps && looks === LOOKS) this.#rest()
       const some = sleeps ? this.#wait(SLEEP_MS) : this.#look()
       if (this.#devices.length === 0 || (sleeps && !some)) break
       looks = some ? 0 : looks + 1
-      left -= sleeps ? SLEEP_COST : some ? SERVE_COST : LOOK_COST
+      left -= some ? SERVE_COST : 1
+      if (sleeps && performance.now() - start > STAY_MS) left = 0
       if (left <= 0) this.#later()
     }
     this.#rest()
