@@ -25,7 +25,7 @@ const BULK_LEN = 8 << 10
  */
 const PUBLISH_PART = 1 / 4
 const PUBLISH_PART_FULL = 2 / 3
-/** Bytes that a chardev is shown at a time: no program reads more of them at once. */
+/** Bytes that are shown at a time to a chardev that comes by all the time: no program reads more of them at once. */
 const LEND_LEN = 128 << 10
 
 export class Receiver {
@@ -129,7 +129,7 @@ export class Receiver {
             this.#waitingLen[at] = this.#used.len
           }
           full = !this.#deliver()
-          if (!full || this.#moved - before >= BULK_LEN) this.#growIfStarved()
+          if (!full || (this.#watched && this.#moved - before >= BULK_LEN)) this.#growIfStarved()
           const part = full && this.#watched ? PUBLISH_PART_FULL : PUBLISH_PART
           if (queue.staged >= this.#buffers.count * part) this.#publish()
           if (this.#moved - before >= TURN_LEN) {
@@ -201,7 +201,8 @@ export class Receiver {
   #lend(list: Iovec): number {
     list.clear()
     let skip = this.#offset
-    for (let i = 0; i < this.#waitingCount && list.total < LEND_LEN; i++) {
+    const most = this.#watched ? LEND_LEN : Infinity
+    for (let i = 0; i < this.#waitingCount && list.total < most; i++) {
       const at = (this.#waitingAt + i) & (this.queue.size - 1)
       const len = this.#waitingLen[at]!
       if (len > skip) this.#buffers.append(list, this.#waiting[at]!, skip, len)
