@@ -10,6 +10,8 @@ import { PeerSlot } from './peer-slot.ts'
 import { formatChardevSpec, type AttachSpec } from './spec.ts'
 
 export interface AttachChardev extends Chardev {
+  /** Whether the place is free, or becomes so at once: whoever had it may have left in this very moment. */
+  vacate(): boolean
   /**
    * Somebody would like to have the place. Says whether the peer that has it has left, and only its bytes wait for the
    * guest: those are dropped in a while then, as where a peer waits at a listener.

@@ -85,6 +85,11 @@ export class FdEnd {
     return this.#dead || (this.#input !== -1 && hungUp(this.#input))
   }
 
+  /** The same, and nothing of it is left to read. That it has left may be seen only a tick later. */
+  get over(): boolean {
+    return this.departed && (this.#dead || this.#inputOver || unread(this.#input) === 0)
+  }
+
   writev(list: Iovec): number {
     if (this.#dead) return GONE
     if (this.#output === -1) return list.total

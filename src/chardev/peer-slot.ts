@@ -70,6 +70,12 @@ export class PeerSlot implements Chardev {
     return this.#peer?.departed ?? false
   }
 
+  /** Whether the place is free; a peer that has left and sent nothing that waits is let go of. */
+  vacate(): boolean {
+    if (this.#peer?.over) this.disconnect()
+    return !this.connected
+  }
+
   /** The opener is done: from here on the port is told of changes. What is there now it sees in `connected`. */
   start(): this {
     this.#started = true

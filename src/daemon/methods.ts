@@ -69,7 +69,7 @@ export function attachTarget(
     throw new VmchannelError('ERR_VMCHANNEL_PORT', `port ${port.id} of VM ${vm.name} leads to ${chardev?.label}`, {
       hint: 'connect to that, or add a port with "attach"',
     })
-  if (chardev.connected)
+  if (!chardev.vacate())
     throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `port ${port.id} of VM ${vm.name} is attached to already`, {
       hint: chardev.want()
         ? 'who had it has left, and what he sent waits for the guest; it is dropped in some seconds: try again then'

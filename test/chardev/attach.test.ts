@@ -57,6 +57,34 @@ test('a connection handed over is the peer; a second is not taken while it is th
   expect(chardev.attach(0)).toBe(false)
 })
 
+test('who has ended his side and then left makes room at once, for nobody has to wait for a tick', async () => {
+  const { port, chardev } = await open()
+  port.read(true)
+  const a = await pair()
+  const b = await pair()
+  chardev.attach(a.fd)
+  a.socket.end('hello')
+  await until(() => port.received === 'hello', 'hello')
+  expect(chardev.vacate()).toBe(false) // it may still read
+  a.socket.destroy()
+  await once(a.socket, 'close')
+  expect(chardev.vacate()).toBe(true)
+  expect(chardev.attach(b.fd)).toBe(true)
+  await until(() => port.events.at(-1) === 'connected', 'the port hears of both')
+  expect(port.events.slice(-2)).toEqual(['gone', 'connected'])
+  // What waits to be read keeps the place.
+  port.read(false)
+  b.socket.end('waits')
+  await once(b.socket, 'finish')
+  b.socket.destroy()
+  await once(b.socket, 'close')
+  expect(chardev.vacate()).toBe(false)
+  port.read(true)
+  await until(() => port.received === 'hellowaits', 'what waited')
+  expect(chardev.vacate()).toBe(true)
+  chardev.close()
+})
+
 test('the fd of a refused connection stays the caller’s; those taken are closed', async () => {
   const { chardev } = await open()
   const before = openFds().length
