@@ -140,7 +140,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     const port = this.#ports.find(id)
     this.#control.setOpen(id, false)
     port.remove()
-    this.#ports.set(id, undefined)
+    this.#ports.drop(port)
     this.#control.remove(id)
     this.event(port, 'port-removed')
     this.pumpControl()
@@ -240,6 +240,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     this.#control.reset(false)
     this.#control.save()
     for (const port of this.ports) port.guestReset()
+    this.#ports.forget()
     if (was) this.#options.onDriver?.(false)
   }
 
@@ -275,9 +276,8 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
       else this.pumpControl()
       return
     }
-    const port = this.#ports.get(id)
-    if (queue & 1) port?.transmit()
-    else port?.receive()
+    if (queue & 1) this.#ports.writer(id)?.transmit()
+    else this.#ports.get(id)?.receive()
   }
 
   /** Without MULTIPORT there is one port, open as soon as the driver runs (§5.3.5). */

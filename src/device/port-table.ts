@@ -11,6 +11,9 @@ export class PortTable {
   /** Numbers, with their names, of ports whose chardev is being opened. */
   readonly #reserved = new Map<number, string | undefined>()
 
+  /** Consoles that were removed, by number. */
+  readonly #leaving = new Map<number, Port>()
+
   constructor(size: number) {
     this.size = size
     this.#ports = Array.from({ length: size })
@@ -34,6 +37,26 @@ export class PortTable {
 
   set(id: number, port: Port | undefined): void {
     this.#ports[id] = port
+  }
+
+  /** Takes a port out that has been removed. */
+  drop(port: Port): void {
+    this.#ports[port.id] = undefined
+    if (port.settings.console) this.#leaving.set(port.id, port)
+  }
+
+  /**
+   * Whose the transmitq of this number is: of a console that was removed, until the driver has made the next port of this
+   * number. It waits, with interrupts off, for each buffer that it gives us, and may have yet to hear of the removal.
+   */
+  writer(id: number): Port | undefined {
+    if (this.#ports[id]?.guestReady) this.#leaving.delete(id)
+    return this.#leaving.get(id) ?? this.#ports[id]
+  }
+
+  /** The driver was reset: it waits for nothing any more. */
+  forget(): void {
+    this.#leaving.clear()
   }
 
   /**

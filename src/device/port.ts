@@ -21,6 +21,7 @@ export class Port implements ChardevEnd {
   readonly #owner: PortOwner
   readonly #conversation: Conversation
   #chardev: Chardev | undefined
+  #removed = false
   /** Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's. */
   #inputDeadline: (() => void) | undefined
   #outputDeadline: (() => void) | undefined
@@ -82,7 +83,8 @@ export class Port implements ChardevEnd {
 
   /** Notifications of the two queues. */
   transmit(): void {
-    this.#conversation.run()
+    if (this.#removed) this.#transmitter.giveBack()
+    else this.#conversation.run()
   }
   receive(): void {
     this.#conversation.interrupted()
@@ -156,11 +158,13 @@ export class Port implements ChardevEnd {
 
   /**
    * Quiesces the port before the guest is told that it is removed: what it has written is sent or counted as dropped,
-   * and its rings are not touched again. Linux takes the buffers back from the live rings when it hears of the removal.
+   * and its rings are not touched again, but for what a console still writes. Linux takes the buffers back from the live
+   * rings when it hears of the removal.
    */
   remove(): void {
     this.#inputDeadline?.()
     this.#outputDeadline?.()
+    this.#removed = true
     this.#transmitter.remove()
     this.#receiver.remove()
     this.#set(OPEN, false)

@@ -154,7 +154,14 @@ export class Transmitter {
     }
   }
 
-  /** The last run, and what is left is dropped; afterwards the ring is not touched again. */
+  /** What comes after the removal is dropped. */
+  giveBack(): void {
+    this.#ready = true
+    this.discard()
+    this.#ready = false
+  }
+
+  /** The last run, and what is left is dropped; afterwards the ring is not touched again, but for `giveBack`. */
   remove(): void {
     this.run()
     this.discard()

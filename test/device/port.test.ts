@@ -396,6 +396,26 @@ describe('removal', () => {
     expect(raw.messages()).toEqual(['DEVICE_REMOVE 1 1'])
   })
 
+  it('a console is given back what it still writes until the next port of its number is ready (Linux waits)', async () => {
+    const { raw, transmitq, port } = await open({ console: true })
+    raw.device.removePort(1)
+    fill(transmitq, 2, 10)
+    expect(transmitq.takeUsed()).toHaveLength(2)
+    expect(port.stats()).toMatchObject({ guestToHostBytes: 0, guestToHostDropped: 20 })
+    // The next port of the number begins to count anew, and has what its forerunner writes in the meantime as well.
+    const { chardev, port: next } = await raw.host({ name: 'again' })
+    fill(transmitq, 1, 10)
+    expect(transmitq.takeUsed()).toHaveLength(1)
+    expect(chardev.text).toBe('')
+    expect(next.stats()).toMatchObject({ guestToHostBytes: 0, guestToHostDropped: 10 })
+    raw.open(1)
+    fill(transmitq, 1, 10)
+    expect(chardev.text).toHaveLength(10)
+    raw.device.removePort(1)
+    raw.reset()
+    expect(raw.device.faults).toBe(0)
+  })
+
   it('after REMOVE no ring is touched until the port is ready again, and avail.idx may go backwards (Linux)', async () => {
     const { raw, receiveq, transmitq } = await open()
     for (let i = 0; i < 8; i++) receiveq.postPage(i)

@@ -33,6 +33,24 @@ async function exchange(rig: Rig, name: string): Promise<void> {
 }
 
 describe('consoles', () => {
+  // Linux waits for each buffer of a console with interrupts off, and of one whose removal it has yet to hear of as well.
+  it('one is removed while programs write to it, and the guest goes on', async () => {
+    rig = await Rig.start({ ports: ['null,name=other'] })
+    for (let i = 0; i < 8; i++) {
+      const port = await rig.addPort('null,name=busy,console=on')
+      await until(() => port.guestReady, 'the driver has made it')
+      await rig.machine.sh(
+        'for t in /dev/hvc*; do (while echo abcdefghijklmnopqrstuvwxyz >$t; do :; done) >/dev/null 2>&1 & done; sleep 0.15',
+      )
+      expect(port.stats().transmitBuffers).toBeGreaterThan(0)
+      rig.device.removePort(port.id)
+      await rig.machine.sh('until ! grep -q busy /sys/class/virtio-ports/*/name; do sleep 0.05; done', {
+        timeout: 20_000,
+      })
+    }
+    expect(rig.device.faults).toBe(0)
+  })
+
   it.each(['6.1', '7.x'] as const)('a login on hvc0, its size, its scroll-back (Linux %s)', async (kernel) => {
     rig = await Rig.start({
       kernel,
