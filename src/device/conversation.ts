@@ -26,6 +26,7 @@ export class Conversation {
   readonly #owner: PortOwner
   readonly #answer = new Lookout(ANSWER_MS, () => this.#answered())
   readonly #next = new Lookout(NEXT_MS, () => this.#available(this.#transmitter.queue))
+  readonly #giveWay = (): void => this.#transmitter.chardev?.giveWay?.()
   /** Will go on after the others' turn. */
   #deferred = false
 
@@ -36,13 +37,13 @@ export class Conversation {
     this.#owner = owner
   }
 
-  /** The transmitq's notification, of a port that the guest has opened. */
+  /** The transmitq's notification. */
   run(): void {
     if (alone(this) && !this.#deferred) this.#go(false)
     else this.#transmitter.run()
   }
 
-  /** Something else of this port needs the event loop. */
+  /** The port is told of something else: whoever looks holds that up too. */
   interrupted(): void {
     alone(this)
   }
@@ -70,8 +71,7 @@ export class Conversation {
   }
 
   #look(lookout: Lookout): boolean {
-    const { chardev } = this.#transmitter
-    return chardev?.giveWay !== undefined && lookout.look(() => chardev.giveWay?.())
+    return this.#transmitter.chardev?.giveWay !== undefined && lookout.look(this.#giveWay)
   }
 
   /** Whether there is room for an answer. */

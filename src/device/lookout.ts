@@ -1,8 +1,8 @@
 /**
  * Looks for what is about to come instead of sleeping until one is told. To be woken costs 10 to 20 µs for each side, most
  * of what a round trip costs. The processor is lent to others between two looks; where what is looked for does not come
- * in time, or others kept the processor, the next tries become seldom. Used by
- * conversation.ts.
+ * in time, or others kept the processor, the next tries become seldom. Used by conversation.ts; transmit.ts tells it too
+ * that the event loop is needed.
  */
 
 import { BackOff } from './back-off.ts'

@@ -10,7 +10,6 @@ export class PortTable {
   readonly #ports: (Port | undefined)[]
   /** Numbers, with their names, of ports whose chardev is being opened. */
   readonly #reserved = new Map<number, string | undefined>()
-
   /** Consoles that were removed, by number. */
   readonly #leaving = new Map<number, Port>()
 
