@@ -95,7 +95,8 @@ async function start(): Promise<FuzzSession> {
       await once(socket, 'connect')
       socket.on('error', () => {})
       const closed = new Promise<void>((resolve) => void socket.on('close', () => resolve()).resume())
-      for (let i = 0; i < LINES && !socket.destroyed; i++) {
+      for (let i = 0; i < LINES && !r.ended && !socket.destroyed; i++) {
+        r.step()
         if (socket.write(line(r))) continue
         await Promise.race([closed, new Promise<void>((resolve) => void socket.once('drain', resolve))])
       }

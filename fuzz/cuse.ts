@@ -8,7 +8,7 @@ import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { CuseDevice } from '../src/chardev/cuse/device.ts'
 import { FakePort, Kernel } from '../test/support/cuse-kernel.ts'
-import { Random } from './random.ts'
+import { Random, type Seed } from './random.ts'
 import { simple, type FuzzTarget } from './target.ts'
 
 const OPS = 200
@@ -17,7 +17,7 @@ const [OPEN, READ, WRITE, RELEASE, INTERRUPT, IOCTL, POLL] = [14, 15, 16, 18, 36
 const OPCODES = [OPEN, READ, WRITE, RELEASE, INTERRUPT, IOCTL, POLL, 1, 2, 25, 26, 99, 4096]
 const ROOM = [0, 1, 100, 5000, 1 << 17]
 
-async function episode(seed: number): Promise<number> {
+async function episode(seed: Seed): Promise<number> {
   const r = new Random(seed)
   const before = readdirSync('/proc/self/fd').length
   const kernel = new Kernel()
@@ -46,7 +46,8 @@ async function episode(seed: number): Promise<number> {
     }
   }
   try {
-    for (let i = 0; i < OPS; i++) {
+    for (let i = 0; i < OPS && !r.ended; i++) {
+      r.step()
       let unique = 0
       switch (r.below(12)) {
         case 0:

@@ -7,12 +7,12 @@ import assert from 'node:assert/strict'
 import { fakePair } from '../test/support/fake-console.ts'
 import { settle } from '../test/support/pair.ts'
 import { MemoryChardev } from '../test/support/memory-chardev.ts'
-import { Random } from './random.ts'
+import { Random, type Seed } from './random.ts'
 import { simple, type FuzzTarget } from './target.ts'
 
 const OPS = 300
 
-async function episode(seed: number): Promise<number> {
+async function episode(seed: Seed): Promise<number> {
   const r = new Random(seed)
   const chardevs: MemoryChardev[] = []
   let failures = 0
@@ -33,7 +33,8 @@ async function episode(seed: number): Promise<number> {
     },
   )
   driver.start()
-  for (let step = 0; step < OPS; step++) {
+  for (let step = 0; step < OPS && !r.ended; step++) {
+    r.step()
     if (!driver.running) {
       assert.ok(failures > 0, 'stopped without a word')
       failures = 0

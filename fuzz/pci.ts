@@ -10,7 +10,7 @@ import { VirtioPci } from '../src/device/pci/virtio-pci.ts'
 import { GuestMemory } from '../src/mem/guest-memory.ts'
 import { MemoryChardev } from '../test/support/memory-chardev.ts'
 import { PORT_DEFAULTS, settle } from '../test/support/pair.ts'
-import { Random } from './random.ts'
+import { Random, type Seed } from './random.ts'
 import { simple, type FuzzTarget } from './target.ts'
 
 const OPS = 400
@@ -22,7 +22,7 @@ const WIDTHS = [1, 2, 4, 8, 1, 2, 4, 3, 5, 0, 16]
 /** What no write may change: vendor and device, class and revision, subsystem, header type, pointer to capabilities. */
 const FIXED = [0, 1, 2, 3, 8, 9, 10, 11, 14, 0x2c, 0x2d, 0x2e, 0x2f, 0x34, 0x3d]
 
-async function episode(seed: number): Promise<number> {
+async function episode(seed: Seed): Promise<number> {
   const r = new Random(seed)
   const device = new ConsoleDevice({ maxPorts: PORTS, defer: setImmediate })
   const memory = new GuestMemory()
@@ -38,7 +38,8 @@ async function episode(seed: number): Promise<number> {
   }
   const first = image()
   const capabilities = capabilityIds(pci)
-  for (let i = 0; i < OPS; i++) {
+  for (let i = 0; i < OPS && !r.ended; i++) {
+    r.step()
     const bar = r.chance(80) ? r.pick([1, 4]) : r.below(7)
     const edge = pci.barSizes[bar] ?? 0
     const offset = r.pick([r.below(0x40), r.below(0x40), 0x1000, 0x2000 + r.below(16), 0x3000 + 4 * r.below(12)])

@@ -1,23 +1,35 @@
-/** Seeded randomness for fuzzing: the same seed, the same run. */
+/** Random decisions, from a seed (the same seed, the same run) or from the bytes of a fuzzer's input. */
+
+import { expand, Input } from './input.ts'
+
+/** What an episode is made of: a seed, or bytes that mutate. */
+export type Seed = number | Input
+
+/** Longer strings of bytes are one word of the input: their contents are not worth mutating. */
+const EXPLICIT_LEN = 64
 
 export class Random {
-  #state: number
+  readonly #input: Input
 
-  constructor(seed: number) {
-    this.#state = seed >>> 0
+  constructor(seed: Seed) {
+    this.#input = typeof seed === 'number' ? new Input(undefined, seed) : seed
   }
 
-  /** 0 … 2^32 - 1 (mulberry32). */
+  /** An input's bytes are used up: an episode that asks can end early, one that does not gets zeros. */
+  get ended(): boolean {
+    return this.#input.ended
+  }
+  /** A step begins: mutators cut here, and none may keep the event loop longer than `turnMs` of its target. */
+  step(): void {
+    this.#input.step()
+  }
+  /** 0 … 2^32 - 1 */
   word(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0
-    let t = this.#state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return (t ^ (t >>> 14)) >>> 0
+    return this.#input.below(0x1_0000_0000)
   }
   /** 0 … n - 1. */
   below(n: number): number {
-    return this.word() % n
+    return this.#input.below(n)
   }
   chance(percent: number): boolean {
     return this.below(100) < percent
@@ -26,6 +38,7 @@ export class Random {
     return list[this.below(list.length)]!
   }
   bytes(len: number): Uint8Array {
-    return Uint8Array.from({ length: len }, () => this.word())
+    if (len > EXPLICIT_LEN) return expand(this.word(), len)
+    return Uint8Array.from({ length: len }, () => this.below(256))
   }
 }

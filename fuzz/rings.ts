@@ -10,7 +10,7 @@ import { DeviceQueue } from '../src/ring/device-queue.ts'
 import { receiveqOf, transmitqOf } from '../src/spec/console.ts'
 import { settle } from '../test/support/pair.ts'
 import type { MemoryChardev } from '../test/support/memory-chardev.ts'
-import { Random } from './random.ts'
+import { Random, type Seed } from './random.ts'
 import type { FuzzTarget } from './target.ts'
 import { BASIC, RawDriver } from '../test/support/raw-driver.ts'
 import { writeDesc } from '../test/support/raw-queue.ts'
@@ -39,7 +39,7 @@ class Episode {
   #removed: RawDriver['memory']['regions'][number][] = []
   trace: string[] = []
 
-  constructor(seed: number) {
+  constructor(seed: Seed) {
     this.random = new Random(seed)
     const r = this.random
     this.raw = new RawDriver({
@@ -231,7 +231,7 @@ class Episode {
   }
 }
 
-async function episode(seed: number): Promise<number> {
+async function episode(seed: Seed): Promise<number> {
   const one = new Episode(seed)
   try {
     await one.addPort(1)
@@ -239,7 +239,8 @@ async function episode(seed: number): Promise<number> {
       one.raw.start(BASIC | (BigInt(one.random.below(4)) << 28n) | (1n << 40n))
       if (one.random.chance(80)) one.raw.ready(2).open(1)
     }
-    for (let i = 0; i < OPS; i++) {
+    for (let i = 0; i < OPS && !one.random.ended; i++) {
+      one.random.step()
       await one.step()
       one.check()
     }

@@ -9,7 +9,7 @@ import { formatServeConfig, parseServeConfig } from '../src/config-file.ts'
 import { VmchannelError } from '../src/errors.ts'
 import { formatPortSpec, parsePortSpec } from '../src/port-spec.ts'
 import { planQemu } from '../src/qemu/plan.ts'
-import { Random } from './random.ts'
+import { Random, type Seed } from './random.ts'
 import { simple, type FuzzTarget } from './target.ts'
 
 const CASES = 50
@@ -246,9 +246,12 @@ function configuration(r: Random): void {
   if (config) assert.deepEqual(parseServeConfig(formatServeConfig(config), 'again'), config)
 }
 
-async function episode(seed: number): Promise<number> {
+async function episode(seed: Seed): Promise<number> {
   const r = new Random(seed)
-  for (let i = 0; i < CASES; i++) r.pick([port, port, commandLine, configuration])(r)
+  for (let i = 0; i < CASES && !r.ended; i++) {
+    r.step()
+    r.pick([port, port, commandLine, configuration])(r)
+  }
   return CASES
 }
 

@@ -53,7 +53,8 @@ async function start(): Promise<FuzzSession> {
       errors.length = 0
       const vmm = r.chance(90) ? await FakeVmm.attach(path) : new FakeVmm(path)
       try {
-        for (let i = 0; i < MESSAGES; i++) {
+        for (let i = 0; i < MESSAGES && !r.ended; i++) {
+          r.step()
           const { bytes, with: given } = randomMessage(r, fds)
           const cut = r.chance(15) ? r.below(bytes.length + 1) : bytes.length
           if (cut > 0) await vmm.send(bytes.subarray(0, cut), given)
