@@ -11,6 +11,7 @@ import { closeFd, EAGAIN, errnoName } from '../../../ffi/libc.ts'
 import { receiveBytes } from '../../../ffi/local-socket.ts'
 import { sendNoted } from '../../../ffi/mmsg.ts'
 import { Watch } from '../../../ffi/poll.ts'
+import { hungUp } from '../../../ffi/rw.ts'
 import { Receiver, sendBytes } from '../../../ffi/scm.ts'
 import type { MessageStream, StreamEnd } from './stream.ts'
 import type { VmmNotes } from './vmm-notes.ts'
@@ -27,26 +28,27 @@ const NO_FDS: number[] = []
 export class CarefulStream implements MessageStream {
   readonly #fd: number
   readonly #end: StreamEnd
-  readonly #notes: VmmNotes
+  /** Of the attached VMM only. */
+  #notes: VmmNotes | undefined
   readonly #watch: Watch
   readonly #bytes = new Uint8Array(new ArrayBuffer(READ_SIZE))
   readonly #scratch = new Uint8Array(new ArrayBuffer(READ_SIZE))
   readonly #receiver: Receiver = new Receiver(this.#bytes)
   readonly #message: Message
   /** Requests that the process before has done may be in the socket. */
-  #resumed: boolean
+  #resumed = false
   #unsent: Uint8Array | undefined
   #part: NodeJS.Timeout | undefined
+  /** The VMM had hung up when a part of a message was looked at last. */
+  #partIsAll = false
   #later: NodeJS.Immediate | undefined
   #turning = false
   #closed = false
 
   /** Takes over `fd`. */
-  constructor(fd: number, end: StreamEnd, notes: VmmNotes, resumed: boolean) {
+  constructor(fd: number, end: StreamEnd) {
     this.#fd = fd
     this.#end = end
-    this.#notes = notes
-    this.#resumed = resumed
     const view = new DataView(this.#bytes.buffer)
     this.#message = { bytes: this.#bytes, view, id: 0, command: 0, flags: 0, errno: 0, at: 0, len: 0, fds: NO_FDS }
     this.#watch = new Watch(fd, (ready) => {
@@ -60,15 +62,20 @@ export class CarefulStream implements MessageStream {
     return this.#unsent !== undefined
   }
 
+  note(notes: VmmNotes, resumed: boolean): void {
+    this.#notes = notes
+    this.#resumed = resumed
+  }
+
   send(data: Uint8Array, len: number): boolean {
     return !this.#closed && this.#sent(data, len, sendBytes(this.#fd, data, len))
   }
 
   reply(id: number, data: Uint8Array, len: number): boolean {
     if (this.#closed) return false
-    const { header } = this.#notes
+    const header = this.#notes?.header
     if (!header) return this.send(data, len)
-    this.#notes.replying(id)
+    this.#notes!.replying(id)
     return this.#sent(data, len, sendNoted(this.#fd, data, len, header.words, header.address))
   }
 
@@ -181,7 +188,7 @@ export class CarefulStream implements MessageStream {
     message.fds = fds
     this.#end.message(message)
     message.fds = NO_FDS
-    if ((message.flags & TYPE_MASK) === TYPE_REQUEST) this.#notes.done(message.id)
+    if ((message.flags & TYPE_MASK) === TYPE_REQUEST) this.#notes?.done(message.id)
   }
 
   /** How many of the messages the process before has done; they are in order. */
@@ -191,7 +198,7 @@ export class CarefulStream implements MessageStream {
     let start = 0
     for (const [i, end] of ends.entries()) {
       const request = (view.getUint32(start + HEADER.flags, true) & TYPE_MASK) === TYPE_REQUEST
-      if (request && this.#notes.isDone(view.getUint16(start + HEADER.id, true))) done = i + 1
+      if (request && this.#notes!.isDone(view.getUint16(start + HEADER.id, true))) done = i + 1
       start = end
     }
     return done
@@ -206,7 +213,14 @@ export class CarefulStream implements MessageStream {
     }
   }
 
+  /** A part that is looked at without being taken hides the end of the connection. */
   #waitForRest(): false {
+    if (this.#partIsAll) {
+      this.#fail('closed by the VMM within a message')
+      return false
+    }
+    // One more look: the rest may have come before the end.
+    this.#partIsAll = hungUp(this.#fd)
     this.#watch.want(false, false)
     this.#part ??= setTimeout(() => {
       this.#part = undefined

@@ -243,7 +243,8 @@ export class DmaTable {
 
   #removeAll(): void {
     const entries = this.#entries.splice(0)
-    if (entries.length > 0) this.#store?.clear()
+    if (entries.length === 0) return
+    this.#store?.clear()
     this.#memory.clear()
     for (const entry of entries) if (entry.backing) this.#backings.release(entry.backing)
   }

@@ -13,8 +13,9 @@ import type { GuestMemory } from '../../../mem/guest-memory.ts'
 import { recallFd, type Store } from '../../../store.ts'
 import type { PciFunction } from '../../pci/function.ts'
 import type { Coherency } from './coherency.ts'
+import { Connection } from './connection.ts'
 import type { UnsharedMemory } from './dma.ts'
-import { Session, type SessionCounters, type SessionKeep } from './session.ts'
+import { Session, type SessionCounters } from './session.ts'
 import type { VmmNotes } from './vmm-notes.ts'
 
 /** Connections that have not said VERSION yet; each has a few seconds. */
@@ -66,8 +67,9 @@ class Server implements VfioUserServer {
   readonly #listener: UnixListener
   readonly #watch: Watch
   /** Connected, without having said VERSION. */
-  readonly #waiting = new Set<Session>()
-  #session: Session | undefined
+  readonly #waiting = new Set<Connection>()
+  /** The VMM that has the device. Nobody else has a session. */
+  #vmm: { connection: Connection; session: Session } | undefined
   #closed = false
   #retry: NodeJS.Timeout | undefined
   #toldSecond = false
@@ -80,7 +82,8 @@ class Server implements VfioUserServer {
     this.#watch.want(true, false)
     const fd = recallFd(keep?.store.scope('vmm'), 'connection')
     if (fd === undefined) return
-    this.#start(fd, true)
+    const connection = this.#start(fd, true)
+    if (keep!.notes.attached) this.#makeSession(connection, keep!.notes.dataLimit, true)
   }
 
   get path(): string {
@@ -88,19 +91,19 @@ class Server implements VfioUserServer {
   }
 
   get attached(): boolean {
-    return this.#session !== undefined
+    return this.#vmm !== undefined
   }
 
   get counters(): Readonly<SessionCounters> | undefined {
-    return this.#session?.counters
+    return this.#vmm?.session.counters
   }
 
   checkCoherent(address: number, len: number): Promise<Coherency> {
-    return this.#session?.checkCoherent(address, len) ?? Promise.resolve('unknown')
+    return this.#vmm?.session.checkCoherent(address, len) ?? Promise.resolve('unknown')
   }
 
   unsharedAt(address: number): UnsharedMemory | undefined {
-    return this.#session?.unsharedAt(address)
+    return this.#vmm?.session.unsharedAt(address)
   }
 
   close(): void {
@@ -109,8 +112,8 @@ class Server implements VfioUserServer {
     clearTimeout(this.#retry)
     this.#watch.close()
     this.#listener.close()
-    for (const session of this.#waiting) session.end('the device was closed')
-    this.#session?.end('the device was closed')
+    for (const connection of this.#waiting) connection.end('the device was closed')
+    this.#vmm?.connection.end('the device was closed')
   }
 
   #accept(): void {
@@ -127,55 +130,64 @@ class Server implements VfioUserServer {
     }
     this.#retry = undefined
     if (fd === undefined) return
-    if (this.#waiting.size < MAX_WAITING) return this.#start(fd)
+    if (this.#waiting.size < MAX_WAITING) {
+      this.#start(fd)
+      return
+    }
     closeFd(fd)
     log.warn(`${path}: a connection was refused, ${MAX_WAITING} others have yet to say who they are`)
   }
 
-  /** A connection is nobody's until it says VERSION: somebody may only have looked whether the socket is alive. */
-  #start(fd: number, kept = false): void {
-    const { log, path, memory } = this.#options
-    const keep = this.#keep(kept)
-    const session: Session = new Session(fd, {
-      memory,
-      pci: this.#options.function,
-      log,
-      keep,
-      attach: () => this.#attach(session),
-      attached: () => {
-        log.info(`${path}: VMM attached`)
-        this.#tell('onAttach', () => this.#options.onAttach?.())
-      },
-      unshared: (found) => this.#tell('onUnshared', () => this.#options.onUnshared?.(found)),
+  /** A connection is nobody's until it says VERSION. `kept`: its predecessor was about to tell it that it is attached. */
+  #start(fd: number, kept = false): Connection {
+    const { log, path, keep } = this.#options
+    const connection: Connection = new Connection(fd, {
+      careful: keep !== undefined,
+      attach: (version) => this.#attach(connection, version.maxDataXfer),
       ended: (reason) => {
-        if (this.#waiting.delete(session)) log.debug(`${path}: a connection ended before it was a VMM's: ${reason}`)
-        if (this.#session !== session) return
-        this.#session = undefined
+        if (this.#waiting.delete(connection)) {
+          log.debug(`${path}: a connection ended before it was a VMM's: ${reason}`)
+          if (kept) keep?.store.scope('vmm').forget('connection')
+        }
+        if (this.#vmm?.connection !== connection) return
+        this.#vmm = undefined
         log.info(`${path}: VMM detached: ${reason}`)
         this.#tell('onDetach', () => this.#options.onDetach?.(reason))
       },
     })
-    if (keep?.resumed) this.#session = session
-    else this.#waiting.add(session)
+    this.#waiting.add(connection)
+    return connection
   }
 
-  #keep(kept: boolean): SessionKeep | undefined {
-    const { keep } = this.#options
-    return keep && { store: keep.store.scope('vmm'), notes: keep.notes, resumed: kept && keep.notes.attached }
-  }
-
-  #attach(session: Session): boolean {
+  #attach(connection: Connection, limit: number): Session | undefined {
     const { log, path } = this.#options
-    if (this.#session) {
+    if (this.#vmm) {
       // Whoever tries for ever must not fill the log.
       if (!this.#toldSecond) log.warn(`${path}: a second VMM was refused, one is attached`)
       this.#toldSecond = true
-      return false
+      return undefined
     }
     this.#toldSecond = false
-    this.#waiting.delete(session)
-    this.#session = session
-    return true
+    const session = this.#makeSession(connection, limit, false)
+    log.info(`${path}: VMM attached`)
+    this.#tell('onAttach', () => this.#options.onAttach?.())
+    return session
+  }
+
+  /** The one place that gives memory, registers, interrupts and store to somebody. */
+  #makeSession(connection: Connection, limit: number, resumed: boolean): Session {
+    const { memory, log, keep, function: pci } = this.#options
+    const session = new Session(connection.fd, connection.stream, limit, {
+      memory,
+      pci,
+      log,
+      keep: keep && { store: keep.store.scope('vmm'), notes: keep.notes, resumed },
+      unshared: (found) => this.#tell('onUnshared', () => this.#options.onUnshared?.(found)),
+    })
+    this.#waiting.delete(connection)
+    this.#vmm = { connection, session }
+    connection.become(session)
+    return session
   }
 
   /** Our caller's mistakes are not the VMM's problem. */

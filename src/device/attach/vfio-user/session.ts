@@ -1,5 +1,6 @@
 /**
- * One connected VMM: from its VERSION message to the end of the connection. Made by the server for each connection.
+ * The attached VMM: its requests from the accepted VERSION message on. Made by the server when a VMM attaches, one at a
+ * time; owns the memory map, the interrupt lines and the ledger's notes until it is closed.
  *
  * All commands go through one table, all replies through one place. Whatever the VMM sends, the worst that happens is
  * the end of the connection.
@@ -7,20 +8,18 @@
 
 import { describeError, PeerFault } from '../../../errors.ts'
 import { losses } from '../../../ffi/sigbus.ts'
-import { hangUp } from '../../../ffi/socket-calls.ts'
 import type { Log } from '../../../log.ts'
 import type { GuestMemory } from '../../../mem/guest-memory.ts'
 import type { Store } from '../../../store.ts'
 import type { PciFunction } from '../../pci/function.ts'
 import { Asks } from './asks.ts'
-import { CAREFUL_DATA_XFER, CarefulStream } from './careful-stream.ts'
+import { CAREFUL_DATA_XFER } from './careful-stream.ts'
 import { checkCoherency, type Coherency } from './coherency.ts'
 import { DmaTable, type UnsharedMemory } from './dma.ts'
 import { deviceInfo, irqInfo, regionInfo } from './info.ts'
 import { Irqs } from './irqs.ts'
 import { Regions } from './regions.ts'
-import { Stream, type MessageStream } from './stream.ts'
-import { parseVersion, writeVersion } from './version.ts'
+import type { MessageStream } from './stream.ts'
 import type { VmmNotes } from './vmm-notes.ts'
 import {
   COMMAND,
@@ -38,9 +37,6 @@ import {
   type Message,
 } from './wire.ts'
 
-/** A VMM says its version at once; who does not is none. */
-const HANDSHAKE_MS = 5000
-
 /** For a session that outlives its process: its descriptors, and what it has answered. */
 export interface SessionKeep {
   readonly store: Store
@@ -54,13 +50,7 @@ export interface SessionOptions {
   readonly pci: PciFunction
   readonly log: Log
   readonly keep?: SessionKeep | undefined
-  /** The VMM has introduced itself; false where the device is taken already. */
-  readonly attach: () => boolean
-  /** It got the device, and is about to be told so. */
-  readonly attached: () => void
   readonly unshared: (memory: UnsharedMemory) => void
-  /** It is over; everything is closed. */
-  readonly ended: (reason: string) => void
 }
 
 /** What a person may want to see. Counts of this connection. */
@@ -73,50 +63,43 @@ export interface SessionCounters {
 }
 
 export class Session {
-  readonly counters: SessionCounters = { requests: 0, refused: 0, strayReplies: 0 }
+  readonly counters: SessionCounters = { requests: 1, refused: 0, strayReplies: 0 }
+  /** Most data in one message of the VMM: what it is told. */
+  readonly maxDataXfer: number
   readonly #options: SessionOptions
-  readonly #fd: number
   readonly #stream: MessageStream
   readonly #dma: DmaTable
   readonly #irqs: Irqs
   readonly #asks: Asks
   readonly #handlers: readonly (Handler | undefined)[]
   readonly #reply: { bytes: Uint8Array; view: DataView }
-  readonly #handshake: NodeJS.Timeout
-  #attached = false
-  #ended = false
   /** Why to hang up once the reply under way is sent. */
   #hangUp: string | undefined
   #toldUnshared = false
   #toldFailure = false
   #losses: number = losses()
 
-  /** Takes over `fd`. */
-  constructor(fd: number, options: SessionOptions) {
-    this.#fd = fd
+  /** The VMM at `fd`, to be asked for at most `limit` bytes at once, has the device from here on. */
+  constructor(fd: number, stream: MessageStream, limit: number, options: SessionOptions) {
     this.#options = options
+    this.#stream = stream
     const { pci, memory, log, keep } = options
-    this.#attached = keep?.resumed ?? false
     const bytes = new Uint8Array(new ArrayBuffer(MAX_MESSAGE))
     this.#reply = { bytes, view: new DataView(bytes.buffer) }
-    // Until the VMM has introduced itself there is nothing to keep, and nothing of another connection may be touched.
+    this.maxDataXfer = keep ? CAREFUL_DATA_XFER : MAX_DATA_XFER
+    if (keep && !keep.resumed) {
+      keep.notes.clear()
+      keep.notes.dataLimit = limit
+      keep.store.keep('connection', [fd])
+    }
+    if (keep) stream.note?.(keep.notes, keep.resumed)
     this.#dma = new DmaTable(memory, log, keep?.store.scope('dma'))
     this.#irqs = new Irqs(pci, keep?.store.scope('irq'))
     this.#handlers = this.#table(new Regions(pci))
-    this.#handshake = setTimeout(() => this.end(`no VERSION message within ${HANDSHAKE_MS / 1000} s`), HANDSHAKE_MS)
-    this.#handshake.unref()
-    const end = { message: (m: Message): void => this.#message(m), closed: (reason: string): void => this.end(reason) }
-    this.#stream = keep ? new CarefulStream(fd, end, keep.notes, keep.resumed) : new Stream(fd, end)
-    this.#asks = new Asks((data, len) => !this.#stream.blocked && this.#stream.send(data, len))
-    if (!this.#attached) return
-    clearTimeout(this.#handshake)
-    this.#asks.limit = keep!.notes.dataLimit
+    this.#asks = new Asks((data, len) => !stream.blocked && stream.send(data, len))
+    this.#asks.limit = limit
     pci.connectIrq(this.#irqs)
-    pci.resume?.()
-  }
-
-  get attached(): boolean {
-    return this.#attached
+    if (keep?.resumed) pci.resume?.()
   }
 
   unsharedAt(address: number): UnsharedMemory | undefined {
@@ -127,28 +110,20 @@ export class Session {
     return checkCoherency(this.#asks, this.#options.memory, address, len)
   }
 
-  /** Ends the connection and gives everything back. */
-  end(reason: string): void {
-    if (this.#ended) return
-    this.#ended = true
-    clearTimeout(this.#handshake)
+  /** The connection is over: gives everything back. Called once. */
+  close(): void {
     const { pci, log, keep } = this.#options
-    // The keeper's copy must not keep the VMM waiting.
-    if (keep) hangUp(this.#fd)
-    this.#stream.close()
-    if (this.#attached)
-      try {
-        pci.connectIrq(undefined)
-        pci.reset()
-      } catch (error) {
-        log.error(`the device failed while it was detached: ${describeError(error)}`)
-      }
+    try {
+      pci.connectIrq(undefined)
+      pci.reset()
+    } catch (error) {
+      log.error(`the device failed while it was detached: ${describeError(error)}`)
+    }
     this.#irqs.close()
     this.#dma.close()
     this.#asks.close()
-    if (this.#attached) keep?.store.clear()
-    if (this.#attached) keep?.notes.clear()
-    this.#options.ended(reason)
+    keep?.store.clear()
+    keep?.notes.clear()
   }
 
   #table(regions: Regions): readonly (Handler | undefined)[] {
@@ -175,18 +150,18 @@ export class Session {
     return table
   }
 
-  #message(message: Message): void {
+  /** One message of the VMM; returns why to hang up, where that is to be. */
+  message(message: Message): string | undefined {
     const type = message.flags & TYPE_MASK
     if (type === TYPE_REPLY) {
       if (!this.#asks.reply(message)) this.counters.strayReplies++
-      return
+      return undefined
     }
-    if (type !== TYPE_REQUEST) return this.end(`a message of type ${type}`)
+    if (type !== TYPE_REQUEST) return `a message of type ${type}`
     this.counters.requests++
-    const result = this.#attached ? this.#dispatch(message) : this.#introduce(message)
-    this.#answer(message, result)
+    this.#answer(message, this.#dispatch(message))
     if (this.#losses !== losses()) this.#lookForLost()
-    if (this.#hangUp !== undefined) this.end(this.#hangUp)
+    return this.#hangUp
   }
 
   #dispatch(message: Message): number {
@@ -200,29 +175,6 @@ export class Session {
       this.#toldFailure = true
       return error instanceof PeerFault ? -ERRNO.EINVAL : -ERRNO.EIO
     }
-  }
-
-  /** The first request has to be VERSION. */
-  #introduce(message: Message): number {
-    const version =
-      message.command === COMMAND.VERSION ? parseVersion(message) : `command ${message.command} before VERSION`
-    if (typeof version === 'string') {
-      this.#hangUp = version
-      return -ERRNO.EINVAL
-    }
-    if (!this.#options.attach()) {
-      this.#hangUp = 'another VMM is attached'
-      return -ERRNO.EBUSY
-    }
-    clearTimeout(this.#handshake)
-    this.#attached = true
-    this.#asks.limit = version.maxDataXfer
-    const { keep } = this.#options
-    keep?.store.keep('connection', [this.#fd])
-    if (keep) keep.notes.dataLimit = version.maxDataXfer
-    this.#options.pci.connectIrq(this.#irqs)
-    this.#options.attached()
-    return writeVersion(this.#reply, keep ? CAREFUL_DATA_XFER : MAX_DATA_XFER)
   }
 
   /** The one place that replies. */

@@ -8,6 +8,7 @@
 import { closeFd, EAGAIN, errnoName } from '../../../ffi/libc.ts'
 import { Watch } from '../../../ffi/poll.ts'
 import { Receiver, sendBytes } from '../../../ffi/scm.ts'
+import type { VmmNotes } from './vmm-notes.ts'
 import { HEADER, HEADER_SIZE, MAX_MESSAGE, type Message } from './wire.ts'
 
 /** Bytes asked for in one read. */
@@ -32,6 +33,11 @@ export interface MessageStream {
   send(data: Uint8Array, len: number): boolean
   /** The same for the answer to request `id`. */
   reply(id: number, data: Uint8Array, len: number): boolean
+  /**
+   * The VMM is attached: its requests are noted from now on, for a successor. Nothing of any other connection is. With
+   * `resumed` the process before had this connection.
+   */
+  note?(notes: VmmNotes, resumed: boolean): void
   /** Ends the connection without a word to the end. */
   close(): void
 }

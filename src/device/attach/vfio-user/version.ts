@@ -6,6 +6,8 @@ import { HEADER_SIZE, MAX_DATA_XFER, MAX_MSG_FDS, VERSION, type Message, type Re
 
 /** Longest JSON that is looked at; QEMU sends about 200 bytes. */
 const JSON_MAX = 4096
+/** Longest reply that is written. */
+export const VERSION_REPLY_MAX = 214
 
 /**
  * What we offer, exactly. QEMU reads a reply without JSON as if its own offer had been accepted, write_multiple

@@ -6,7 +6,11 @@ import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { UnsharedMemory } from '../../../../src/device/attach/vfio-user/dma.ts'
-import { listenVfioUser, type VfioUserServer } from '../../../../src/device/attach/vfio-user/server.ts'
+import {
+  listenVfioUser,
+  type VfioUserOptions,
+  type VfioUserServer,
+} from '../../../../src/device/attach/vfio-user/server.ts'
 import type { Log } from '../../../../src/log.ts'
 import { GuestMemory } from '../../../../src/mem/guest-memory.ts'
 import { turn } from '../../../support/fake-vmm.ts'
@@ -27,7 +31,10 @@ export interface Rig {
   end(): void
 }
 
-export async function openRig(toy: ToyFunction = new ToyFunction()): Promise<Rig> {
+export async function openRig(
+  toy: ToyFunction = new ToyFunction(),
+  more: Pick<VfioUserOptions, 'keep'> = {},
+): Promise<Rig> {
   const folder = mkdtempSync(join(tmpdir(), 'vmchannel-vfio-user-'))
   const path = join(folder, 's.sock')
   const lines: string[] = []
@@ -37,6 +44,7 @@ export async function openRig(toy: ToyFunction = new ToyFunction()): Promise<Rig
   const log: Log = { error: line('error'), warn: line('warn'), info: line('info'), debug: line('debug') }
   const memory = new GuestMemory()
   const server = await listenVfioUser({
+    ...more,
     path,
     memory,
     function: toy,

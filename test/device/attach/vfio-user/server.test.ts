@@ -2,12 +2,15 @@ import { existsSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { VmchannelError } from '../../../../src/errors.ts'
 import { listenVfioUser } from '../../../../src/device/attach/vfio-user/server.ts'
+import { VmmNotes } from '../../../../src/device/attach/vfio-user/vmm-notes.ts'
 import { createEventfd } from '../../../../src/ffi/eventfd.ts'
 import { closeFd } from '../../../../src/ffi/libc.ts'
 import { connectUnix } from '../../../../src/ffi/unix-listen.ts'
 import { SILENT } from '../../../../src/log.ts'
 import { GuestMemory } from '../../../../src/mem/guest-memory.ts'
+import { Ledger } from '../../../../src/mem/ledger.ts'
 import { access, concat, FakeVmm, message, turn, u32 } from '../../../support/fake-vmm.ts'
+import { MemoryStore } from '../../../support/memory-store.ts'
 import { openFds, openRig, until, type Rig } from './rig.ts'
 import { ToyFunction } from './toy-function.ts'
 
@@ -192,4 +195,19 @@ test('a path that cannot be listened at rejects with the house error', async () 
   const failed = listenVfioUser({ ...options, path: '/no/such/folder/s' })
   await expect(failed).rejects.toBeInstanceOf(VmchannelError)
   await expect(failed).rejects.toMatchObject({ code: 'ERR_VMCHANNEL_CHARDEV' })
+})
+
+test('with a keeper too, a VMM that goes in the middle of a message is detached', async () => {
+  const keep = { store: new MemoryStore(), notes: new VmmNotes(new Ledger()) }
+  const kept = await openRig(new ToyFunction(), { keep })
+  for (const rest of [4, 20]) {
+    const vmm = await FakeVmm.attach(kept.path)
+    await vmm.send(message(1, 9, access(7, 0, 4)).subarray(0, rest))
+    await turn()
+    expect(kept.server.attached).toBe(true)
+    vmm.close()
+    await kept.detached()
+    expect(kept.events.pop()).toBe('detach: closed by the VMM within a message')
+  }
+  kept.end()
 })
