@@ -15,6 +15,8 @@ export interface Cell {
   qemu: QemuSeries
   /** The device is behind a virtual IOMMU, as VFIO needs it. */
   iommu: boolean
+  /** The machine boots by OVMF, whose own driver has the device first; else by SeaBIOS, which has none. */
+  ovmf: boolean
   /** Why it cannot be; it is in the table all the same. */
   never?: string
 }
@@ -36,12 +38,13 @@ export function allCells(): Cell[] {
         const never = impossible(device, shape, driver, qemu)
         for (const kernel of driver === 'qtest' || never !== undefined ? [undefined] : KERNELS)
           cells.push({
-            ...{ device, shape, driver, kernel, qemu, iommu: driver === 'vfio' },
+            ...{ device, shape, driver, kernel, qemu, iommu: driver === 'vfio', ovmf: false },
             ...(never === undefined ? {} : { never }),
           })
       }
   for (const device of ['ours', 'qemu'] as const)
-    cells.push({ device, shape: 'modern', driver: 'linux', kernel: '6.1', qemu: '11.1', iommu: true })
+    for (const ovmf of [false, true])
+      cells.push({ device, shape: 'modern', driver: 'linux', kernel: '6.1', qemu: '11.1', iommu: !ovmf, ovmf })
   return cells
 }
 
@@ -52,8 +55,8 @@ export function shortCells(): Cell[] {
 }
 
 /** "ours modern vfio 6.1 11.1 iommu". */
-export function cellName({ device, shape, driver, kernel, qemu, iommu }: Cell): string {
-  return [device, shape, driver, kernel ?? '-', qemu, ...(iommu ? ['iommu'] : [])].join(' ')
+export function cellName({ device, shape, driver, kernel, qemu, iommu, ovmf }: Cell): string {
+  return [device, shape, driver, kernel ?? '-', qemu, ...(iommu ? ['iommu'] : []), ...(ovmf ? ['ovmf'] : [])].join(' ')
 }
 
 function impossible(device: CellDevice, shape: Shape, driver: CellDriver, qemu: QemuSeries): string | undefined {

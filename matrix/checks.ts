@@ -28,6 +28,15 @@ export const CHECKS: Readonly<Record<string, (sides: Sides) => Promise<void>>> =
     )
   },
 
+  async 'written before power-on'({ guest, early }) {
+    if (!early) return
+    const finish = await guest.receive(A, early.len)
+    const arrived = await finish()
+    if (arrived !== early.sha256) throw new Error(`${early.len} bytes, written before power-on: ${arrived} arrived`)
+    await bye(early.peer)
+    await until(async () => !(await guest.hostOpen(A)), 'the guest sees the host close', WAIT_MS)
+  },
+
   async 'open and close'({ host, guest }) {
     for (let i = 0; i < 2; i++) {
       const close = await guest.hold(A)

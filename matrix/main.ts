@@ -9,7 +9,7 @@ import { runCell, type CellResult } from './run-cell.ts'
 const USAGE = `usage: npm run matrix -- [--json] [--short] [WORD…]
   --json   a line of JSON for each cell
   --short  a few cells only
-  WORD     only cells with these words: ours qemu modern transitional uio vfio qtest linux iommu 6.1 7.x 7.2 11.1
+  WORD     only cells with these words: ours qemu modern transitional uio vfio qtest linux iommu ovmf 6.1 7.x 7.2 11.1
 `
 
 interface Wish {
@@ -41,9 +41,16 @@ function row(words: readonly string[]): string {
   return `| ${words.join(' | ')} |\n`
 }
 
-function show({ device, shape, driver, iommu, kernel, qemu, status, why, seconds }: CellResult): string {
+function show({ device, shape, driver, iommu, ovmf, kernel, qemu, status, why, seconds }: CellResult): string {
   const what = status === 'pass' ? `pass (${seconds} s)` : `${status}: ${why.replaceAll(/\s+/g, ' ').slice(0, 300)}`
-  return row([device, shape, `${driver}${iommu ? ', IOMMU' : ''}`, kernel ?? '', qemu, what])
+  return row([
+    device,
+    shape,
+    `${driver}${iommu ? ', IOMMU' : ''}${ovmf ? ', after OVMF' : ''}`,
+    kernel ?? '',
+    qemu,
+    what,
+  ])
 }
 
 async function main({ json, cells }: Wish): Promise<void> {

@@ -1,11 +1,16 @@
 /** One cell, in a machine of its own: set up, checked, taken down. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { BareMachine } from '../lab/bare-machine.ts'
 import { ConsoleHost } from '../lab/console-host.ts'
 import { ensureKernel } from '../lab/fetch/kernel.ts'
 import { ensureOldQemu } from '../lab/fetch/old-qemu.ts'
+import { ovmfArgs } from '../lab/fetch/ovmf.ts'
 import { ensureQemu } from '../lab/fetch/qemu.ts'
 import { codeDisk, nodeGuest } from '../lab/guest-image.ts'
 import { Machine } from '../lab/machine.ts'
+import { Pattern, patternSha256 } from '../lab/pattern.ts'
 import { describeError } from '../src/errors.ts'
 import type { Cell, Shape } from './cells.ts'
 import { CHECKS } from './checks.ts'
@@ -26,6 +31,8 @@ export interface CellResult {
   shape: Shape
   /** Behind a virtual IOMMU. */
   iommu: boolean
+  /** Booted by OVMF. */
+  ovmf: boolean
   /** Checks that passed. */
   checked: string[]
   seconds: number
@@ -36,6 +43,9 @@ export interface CellResult {
 const SLOT = 0x10
 const BDF = '0000:00:10.0'
 const LINUX_MEMORY = '256M'
+const OVMF_MEMORY = '512M'
+/** More than the firmware's own buffers take, less than a socket holds. */
+const EARLY_LEN = 64 << 10
 const NODE_MEMORY = '1G'
 
 const QEMU_SHAPE: Readonly<Record<Shape, string>> = {
@@ -47,7 +57,7 @@ export async function runCell(cell: Cell): Promise<CellResult> {
   const { device, driver, shape } = cell
   const result: CellResult = {
     ...{ device, driver, kernel: cell.kernel ?? null, qemu: cell.qemu, status: 'pass', why: '' },
-    ...{ shape, iommu: cell.iommu, checked: [], seconds: 0 },
+    ...{ shape, iommu: cell.iommu, ovmf: cell.ovmf, checked: [], seconds: 0 },
   }
   if (cell.never !== undefined) return { ...result, status: 'n/a', why: cell.never }
   const begun = Date.now()
@@ -99,7 +109,10 @@ async function setUp(cell: Cell, undo: (() => Promise<void> | void)[], result: C
   const linux = cell.driver === 'linux'
   const disk = linux ? undefined : await codeDisk()
   if (disk) undo.push(() => disk.remove())
-  const memory = linux ? LINUX_MEMORY : NODE_MEMORY
+  const memory = !linux ? NODE_MEMORY : cell.ovmf ? OVMF_MEMORY : LINUX_MEMORY
+  const firmware = cell.ovmf ? await firmwareFolder(undo) : []
+  // The sockets of QEMU's own device are made by QEMU: nobody can write before its start.
+  const early = cell.ovmf && cell.device === 'ours' ? await writeEarly(host) : undefined
   const machine = await Machine.boot({
     ...{ qemu: qemu.path, kernel, memory, cpus: linux ? 1 : 2, machineType: 'q35,memory-backend=mem0' },
     ...(linux ? {} : { guest: await nodeGuest() }),
@@ -109,17 +122,30 @@ async function setUp(cell: Cell, undo: (() => Promise<void> | void)[], result: C
       // A device of another process hears of mappings only in caching mode.
       ...(behind ? ['-device', 'intel-iommu,intremap=on,caching-mode=on'] : []),
       ...(disk?.args ?? []),
+      ...firmware,
       ...host.args,
     ],
   })
   undo.push(() => machine.close())
   host.attach((name, args) => machine.qmp(name, args))
   const lastWords = (): string[] => [...host.log, machine.stderr, machine.log.slice(-3000)]
-  if (linux) return { host, guest: new LinuxGuest(machine, BDF), complaints: () => host.log, lastWords }
+  if (linux) return { host, guest: new LinuxGuest(machine, BDF), complaints: () => host.log, lastWords, ...early }
   const guest = new DriverGuest(machine, `--device ${BDF} --driver ${cell.driver}`)
   await guest.start()
   return {
     ...{ host, guest, complaints: () => [...host.log, ...guest.warnings()] },
     lastWords: () => [...lastWords(), guest.output],
   }
+}
+
+async function firmwareFolder(undo: (() => Promise<void> | void)[]): Promise<string[]> {
+  const folder = await mkdtemp(join(tmpdir(), 'vmchannel-ovmf-'))
+  undo.push(() => rm(folder, { recursive: true, force: true }))
+  return ovmfArgs(folder)
+}
+
+async function writeEarly(host: ConsoleHost): Promise<{ early: NonNullable<Sides['early']> }> {
+  const peer = await host.connect(PORTS[0]!)
+  peer.write(new Pattern().take(EARLY_LEN))
+  return { early: { peer, len: EARLY_LEN, sha256: patternSha256(EARLY_LEN) } }
 }

@@ -32,6 +32,8 @@ export interface GuestSide {
 export interface Sides {
   host: HostSide
   guest: GuestSide
+  /** The digest of what was written to the first port before power-on, by a peer that is still there. */
+  early?: { peer: Socket; len: number; sha256: string }
   /** What was complained about on the way, by device or driver. */
   complaints(): string[]
   /** What device, driver and guest said last, for who has to find out. */

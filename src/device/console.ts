@@ -33,6 +33,7 @@ import {
 import { ControlSender } from './control.ts'
 import type { DeviceHost, ResumedState, VirtioDevice } from './device.ts'
 import { DeviceNotes } from './device-notes.ts'
+import { isFirmware } from './firmware.ts'
 import { ControlReceiver, type ControlReceiverOwner } from './control-receiver.ts'
 import { PortTable } from './port-table.ts'
 import { Port } from './port.ts'
@@ -227,6 +228,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     this.#started = true
     this.#control.reset((this.#accepted & VIRTIO_CONSOLE_F_SIZE) !== 0n)
     this.#control.save()
+    this.#notes.firmware = isFirmware(this.#accepted, this.#queues)
     this.#options.onDriver?.(true)
     if (!this.#multiport) this.#openSinglePort()
     for (const queue of this.#queues) if (queue.enabled) this.#serve(queue.index)

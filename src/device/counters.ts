@@ -20,6 +20,8 @@ export interface PortCounters {
   notifications: number
   interrupts: number
   guestOpens: number
+  /** Times a firmware's driver opened the port, which is not a console: it stayed closed, see firmware.ts. */
+  firmwareOpens: number
   guestCloses: number
   hostConnects: number
   hostDisconnects: number
@@ -47,6 +49,7 @@ const KEYS: readonly (keyof PortCounters)[] = [
   'transmitStalls',
   'receiveStalls',
   'guestToHostRepeated',
+  'firmwareOpens',
 ]
 
 /** Cells that the counters of a port take. */

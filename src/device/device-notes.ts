@@ -23,6 +23,7 @@ export class DeviceNotes {
   readonly #receipts: Receipts | undefined
   readonly #flags: Uint8Array
   readonly #counters: Float64Array
+  readonly #firmware: Uint8Array
 
   constructor(ledger: Ledger | undefined, maxPorts: number, queueCount: number) {
     this.ledger = ledger ?? new Ledger()
@@ -32,11 +33,20 @@ export class DeviceNotes {
     this.#flags = this.ledger.bytes(maxPorts)
     this.#counters = this.ledger.f64(maxPorts * COUNTER_CELLS)
     this.control = new ControlNotes(maxPorts, this.ledger)
+    this.#firmware = this.ledger.bytes(1)
+  }
+
+  /** The driver is a firmware's: see firmware.ts. */
+  get firmware(): boolean {
+    return this.#firmware[0] === 1
+  }
+  set firmware(is: boolean) {
+    this.#firmware[0] = is ? 1 : 0
   }
 
   port(id: number, resumed: boolean): PortNotes {
     const counters = this.#counters.subarray(id * COUNTER_CELLS, (id + 1) * COUNTER_CELLS)
-    return { flags: this.#flags, counters, resumed }
+    return { flags: this.#flags, counters, resumed, driver: this }
   }
 
   /** Queues as the process before left them. */

@@ -22,6 +22,8 @@ export class Port implements ChardevEnd {
   readonly #conversation: Conversation
   #chardev: Chardev | undefined
   #removed = false
+  /** Transmit chains that were consumed when a firmware's driver opened the port. */
+  #before = 0
   /** Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's. */
   #inputDeadline: (() => void) | undefined
   #outputDeadline: (() => void) | undefined
@@ -85,6 +87,7 @@ export class Port implements ChardevEnd {
   transmit(): void {
     if (this.#removed) this.#transmitter.giveBack()
     else this.#conversation.run()
+    if ((this.#flags & FIRMWARE) !== 0 && this.#transmitter.queue.consumed !== this.#before) this.#open(true)
   }
   receive(): void {
     this.#conversation.interrupted()
@@ -98,7 +101,20 @@ export class Port implements ChardevEnd {
     if (!ready) this.setGuestOpen(false)
   }
 
+  /**
+   * A firmware's driver opens every port, and nobody reads them: one that is not a console stays closed until something
+   * is written to it.
+   */
   setGuestOpen(open: boolean): void {
+    const withheld = open && !this.guestOpen && this.#notes.driver.firmware && !this.settings.console
+    if (!withheld) return this.#open(open)
+    if ((this.#flags & FIRMWARE) === 0) this.counters.firmwareOpens++
+    this.#set(FIRMWARE, true)
+    this.#before = this.#transmitter.queue.consumed
+  }
+
+  #open(open: boolean): void {
+    this.#set(FIRMWARE, false)
     if (open === this.guestOpen) return
     this.#set(OPEN, open)
     this.counters[open ? 'guestOpens' : 'guestCloses']++
@@ -210,8 +226,12 @@ export interface PortNotes {
   counters: Float64Array
   /** Another process ran this port before. */
   resumed: boolean
+  /** What is known of the driver. */
+  driver: { readonly firmware: boolean }
 }
 
 const READY = 1
 const OPEN = 2
 const DROPPING = 4
+/** A firmware's driver has opened it, and the port is closed all the same. */
+const FIRMWARE = 8

@@ -5,6 +5,7 @@
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { ensureKernel, type KernelSeries } from '../../lab/fetch/kernel.ts'
+import { ovmfArgs } from '../../lab/fetch/ovmf.ts'
 import { ensureQemu } from '../../lab/fetch/qemu.ts'
 import { Machine, type MachineOptions } from '../../lab/machine.ts'
 import { portNode } from '../../lab/ports.ts'
@@ -24,12 +25,16 @@ export { readBytes, until } from '../../lab/wait.ts'
 
 export interface RigOptions extends Pick<MachineOptions, 'append' | 'guest' | 'machineType' | 'cpus' | 'bootTimeout'> {
   args?: readonly string[]
+  /** Boots by OVMF. */
+  ovmf?: boolean
   kernel?: KernelSeries
   ports?: string[]
   device?: ConsoleOptions
   vectors?: number
   /** Default 256M. */
   memory?: string
+  /** Runs before the machine is started, with all ports there. */
+  beforePower?: (rig: Rig) => Promise<void>
 }
 
 export class Rig {
@@ -67,6 +72,7 @@ export class Rig {
     const log = { error: say, warn: say, info: say, debug: () => {} }
     this.server = await listenVfioUser({ path, memory, function: pci, log })
     for (const spec of options.ports ?? []) await this.addPort(spec)
+    await options.beforePower?.(this)
     const qemu = await ensureQemu()
     const kernel = await ensureKernel(options.kernel ?? '6.1')
     const { append, bootTimeout, guest, cpus, memory: size = '256M' } = options
@@ -79,6 +85,7 @@ export class Rig {
         ...['-object', `memory-backend-memfd,id=mem0,size=${size},share=on`],
         ...['-device', JSON.stringify({ driver: 'vfio-user-pci', id: 'vmch', socket: { type: 'unix', path } })],
         ...(options.args ?? []),
+        ...(options.ovmf ? await ovmfArgs(this.folder) : []),
       ],
       ...(append === undefined ? {} : { append }),
       ...(bootTimeout === undefined ? {} : { bootTimeout }),
