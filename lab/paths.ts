@@ -2,7 +2,7 @@
  * Where the lab finds its own files and keeps what it made. Works from `lab/*.ts` (tests) and from `dist/lab/*.js`
  * alike: the repository is the nearest folder upwards with a package.json.
  */
-import { accessSync, constants, existsSync } from 'node:fs'
+import { accessSync, constants, existsSync, statSync } from 'node:fs'
 import { delimiter, dirname, join, resolve } from 'node:path'
 
 /** The folder of the repository. */
@@ -28,7 +28,7 @@ export function findProgram(name: string): string | undefined {
     const path = join(folder || '.', name)
     try {
       accessSync(path, constants.X_OK)
-      return path
+      if (statSync(path).isFile()) return path // a folder may be searched, which is the same permission
     } catch {
       // not here
     }

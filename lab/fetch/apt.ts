@@ -54,7 +54,7 @@ export class PrivateApt {
       join(root, 'sources.list'),
       SUITES.map((suite) => `deb ${options} ${mirror} ${suite} main\n`).join(''),
     )
-    await writeFile(join(root, 'apt.conf'), aptConfig(root))
+    await writeFile(join(root, 'apt.conf'), aptConfig())
     const stamp = join(root, 'updated')
     const age = Date.now() - ((await stat(stamp).catch(() => undefined))?.mtimeMs ?? 0)
     if (age < LISTS_MAX_AGE) return
@@ -92,7 +92,8 @@ export class PrivateApt {
     options: { cwd?: string; onLine?: (line: string) => void } = {},
   ): Promise<Buffer> {
     try {
-      return await command('apt-get', ['-q', '-c', join(this.#folder, 'apt.conf'), ...args], options)
+      const own = ['-c', join(this.#folder, 'apt.conf'), ...folders(this.#folder)]
+      return await command('apt-get', ['-q', ...own, ...args], options)
     } catch (cause) {
       throw new VmchannelError('ERR_VMCHANNEL_PLATFORM', `apt-get ${args[0]} failed: ${(cause as Error).message}`, {
         hint: 'look at the network, the proxy settings of apt, and the package debian-archive-keyring; then run it again',
@@ -121,7 +122,7 @@ async function findMirror(): Promise<string> {
 }
 
 /** The system's hooks, pins and foreign architectures are switched off; its proxies and network options stay. */
-function aptConfig(root: string): string {
+function aptConfig(): string {
   return `
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -138,14 +139,21 @@ APT::Update::Error-Mode "any";
 Acquire::Languages "none";
 Acquire::Retries "3";
 Debug::NoLocking "true";
-Dir::Cache "${root}/cache";
 Dir::Cache::archives "archives";
 Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "${root}/empty";
-Dir::Etc::sourcelist "${root}/sources.list";
-Dir::Etc::sourceparts "${root}/empty";
-Dir::State::extended_states "${root}/extended_states";
-Dir::State::lists "${root}/lists";
-Dir::State::status "${root}/status";
 `
+}
+
+/** Where its files are. As words of the command line: apt's files cannot say a path with a quote in it. */
+function folders(root: string): string[] {
+  const places = {
+    'Dir::Cache': 'cache',
+    'Dir::Etc::preferencesparts': 'empty',
+    'Dir::Etc::sourcelist': 'sources.list',
+    'Dir::Etc::sourceparts': 'empty',
+    'Dir::State::extended_states': 'extended_states',
+    'Dir::State::lists': 'lists',
+    'Dir::State::status': 'status',
+  }
+  return Object.entries(places).flatMap(([name, path]) => ['-o', `${name}=${join(root, path)}`])
 }

@@ -10,7 +10,6 @@ import { join } from 'node:path'
 import { VmchannelError } from '../../src/errors.ts'
 import { tryCommand } from '../command.ts'
 import { cacheRoot, findProgram, guestSource } from '../paths.ts'
-import { writeLauncher } from './launcher.ts'
 import { ensurePackages, type FetchOptions } from './packages.ts'
 
 export interface Compiler {
@@ -52,10 +51,7 @@ export async function fetchCompiler(options: FetchOptions = {}): Promise<Compile
       name: 'gcc',
       suite: 'trixie',
       install: ['gcc-14', 'libc6-dev'],
-      async finish(unpacked, final) {
-        for (const [name, program] of Object.entries(parts))
-          await writeLauncher(join(unpacked, 'bin', name), final, program)
-      },
+      launchers: Object.entries(parts).map(([name, program]) => ({ script: `bin/${name}`, program })),
     },
     options,
   )

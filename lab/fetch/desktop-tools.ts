@@ -5,7 +5,6 @@
  */
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { writeLauncher } from './launcher.ts'
 import { ensurePackages, type FetchOptions } from './packages.ts'
 
 const PROGRAMS = {
@@ -14,6 +13,7 @@ const PROGRAMS = {
   ...{ 'spice-vdagent': 'usr/bin/spice-vdagent', 'spice-vdagentd': 'usr/sbin/spice-vdagentd' },
 } as const
 const PACKAGES = ['xvfb', 'xkb-data', 'x11-xkb-utils', 'xclip', 'xsel', 'wl-clipboard', 'sway', 'spice-vdagent']
+const KEYBOARDS = { inTree: 'usr/share/X11/xkb' }
 /** Libraries that none of these loads: they come with packages that recommend more than is linked. */
 const UNUSED =
   /^lib(llvm|z3-|gl1-mesa|gallium|perl|icu|xml2|ssl|gnutls|krb5|k5|gss|cups|avahi|colord|systemd-shared|db5|unistring|hogweed|pam|crypt|sem|apparmor|ip4tc|kmod|argon|cryptsetup|devmapper|debconf|gtk-3-(bin|common)|.*-(common|data|bin)=)/
@@ -27,17 +27,14 @@ export async function ensureDesktopTools(options: FetchOptions = {}): Promise<st
       install: PACKAGES,
       keep: new RegExp(`^(lib.*|zlib1g|${PACKAGES.join('|')})=`),
       drop: UNUSED,
-      finish: async (unpacked, final) => {
-        await ownKeyboardCompiler(join(unpacked, PROGRAMS.Xvfb))
-        const keyboards = join(final, 'usr/share/X11/xkb')
-        const bin = join(final, 'bin.vmchannel')
-        for (const [name, program] of Object.entries(PROGRAMS))
-          await writeLauncher(join(unpacked, 'bin.vmchannel', name), final, program, {
-            env: { XKB_CONFIG_ROOT: keyboards },
-            args: name === 'Xvfb' ? ['-xkbdir', keyboards, '-nolisten', 'tcp', '-extension', 'GLX'] : [],
-            ...(name === 'Xvfb' && { cwd: bin }),
-          })
-      },
+      finish: (unpacked) => ownKeyboardCompiler(join(unpacked, PROGRAMS.Xvfb)),
+      launchers: Object.entries(PROGRAMS).map(([name, program]) => ({
+        script: `bin.vmchannel/${name}`,
+        program,
+        env: { XKB_CONFIG_ROOT: KEYBOARDS },
+        args: name === 'Xvfb' ? ['-xkbdir', KEYBOARDS, '-nolisten', 'tcp', '-extension', 'GLX'] : [],
+        ...(name === 'Xvfb' && { cwd: 'bin.vmchannel' }),
+      })),
     },
     options,
   )

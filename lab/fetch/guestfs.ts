@@ -12,7 +12,6 @@ import { cpio, type CpioEntry, S_IFDIR, S_IFREG } from '../cpio.ts'
 import { guestSource } from '../paths.ts'
 import { ensureBusybox } from './busybox.ts'
 import { ensureKernel, type Kernel, kernelModules } from './kernel.ts'
-import { writeLauncher } from './launcher.ts'
 import { ensurePackages, type FetchOptions } from './packages.ts'
 
 export interface Guestfs {
@@ -98,33 +97,27 @@ export async function ensureGuestfs(options: FetchOptions = {}): Promise<Guestfs
       suite: 'bookworm',
       install: ['guestfish', 'guestfs-tools', 'libguestfs-tools', ...APPLIANCE],
       drop: UNUSED,
-      async finish(unpacked, final, debs) {
+      launchers: Object.entries(PROGRAMS).map(([name, program]) => ({
+        script: `bin.vmchannel/${name}`,
+        program,
+        env: {
+          QEMU_MODULE_DIR: { inTree: 'usr/lib/x86_64-linux-gnu/qemu' },
+          MKE2FS_CONFIG: { inTree: 'etc/mke2fs.conf' },
+        },
+      })),
+      async finish(unpacked, debs) {
         await mergeUsr(unpacked)
         // An absolute link leads out of the tree.
         await rm(join(unpacked, PROGRAMS['depmod']!))
         await symlink('../bin/kmod', join(unpacked, PROGRAMS['depmod']!))
         for (const name of DOCUMENTS) await rm(join(unpacked, 'usr/share', name), { recursive: true, force: true })
-        const here = join(unpacked, 'here') // the same launchers, for where the tree is now
-        for (const [name, program] of Object.entries(PROGRAMS)) {
-          await launcher(join(unpacked, 'bin.vmchannel', name), final, program)
-          await launcher(join(here, name), unpacked, program)
-        }
         await writeFile(join(unpacked, 'dpkg-status'), await dpkgStatus(debs))
-        await makeAppliance({ tree: unpacked, tools: here, kernel, modules, busybox })
-        await rm(here, { recursive: true })
+        await makeAppliance({ tree: unpacked, tools: join(unpacked, 'bin.vmchannel'), kernel, modules, busybox })
       },
     },
     options,
   )
   return { bin: join(tree, 'bin.vmchannel'), appliance: join(tree, 'appliance.vmchannel'), tree }
-}
-
-function launcher(script: string, tree: string, program: string): Promise<void> {
-  const env = {
-    QEMU_MODULE_DIR: join(tree, 'usr/lib/x86_64-linux-gnu/qemu'),
-    MKE2FS_CONFIG: join(tree, 'etc/mke2fs.conf'),
-  }
-  return writeLauncher(script, tree, program, { env })
 }
 
 /** /bin, /lib and so on become links into /usr, as on an installed Debian; packages bring both. */

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { command } from '../command.ts'
 import { cacheRoot } from '../paths.ts'
 import { PrivateApt, type Suite } from './apt.ts'
+import { ensureLaunchers, type Launcher } from './launcher.ts'
 import { withLock } from './lock.ts'
 import { type Progress, stderrProgress } from './progress.ts'
 
@@ -24,12 +25,20 @@ export interface PackageSet {
   keep?: RegExp
   /** Which are not. */
   drop?: RegExp
-  /** Last touches to the unpacked tree; `final` is the place it will have, `debs` holds the packages. */
-  finish?: (tree: string, final: string, debs: string) => Promise<void>
+  /** Last touches to the unpacked tree, which is not yet where it will be; `debs` holds the packages. */
+  finish?: (tree: string, debs: string) => Promise<void>
+  /** How its programs are started. */
+  launchers?: readonly Launcher[]
 }
 
 /** The folder, fetched now or before. */
 export async function ensurePackages(set: PackageSet, options: FetchOptions = {}): Promise<string> {
+  const tree = await ensureTree(set, options)
+  await ensureLaunchers(tree, set.launchers ?? [])
+  return tree
+}
+
+async function ensureTree(set: PackageSet, options: FetchOptions): Promise<string> {
   const cache = cacheRoot()
   const final = join(cache, 'trees', set.name)
   if (existsSync(final)) return final
@@ -62,7 +71,8 @@ async function fetchTree(set: PackageSet, cache: string, final: string, progress
       await command('dpkg', ['-x', join(debs, deb), tree])
     }
     await writeFile(join(tree, 'packages.txt'), plan.join('\n') + '\n')
-    await set.finish?.(tree, final, debs)
+    await ensureLaunchers(tree, set.launchers ?? [])
+    await set.finish?.(tree, debs)
     await rename(tree, final)
     await rm(debs, { recursive: true, force: true })
     progress.done(`${set.name}: ready`)

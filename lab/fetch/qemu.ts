@@ -1,14 +1,15 @@
 /**
- * A QEMU that has vfio-user-pci: the system's where it is new enough, else 11.1 of trixie-backports, unpacked into the
- * cache. Either way the caller gets one executable path.
+ * A QEMU that has vfio-user-pci: the one that `vmchannel qemu` would run where it fits, else 11.1 of trixie-backports,
+ * unpacked into the cache. Either way the caller gets one executable path. Finding and asking are the product's own
+ * (src/qemu/find.ts, probe.ts).
  */
 import { existsSync } from 'node:fs'
 import { mkdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { VmchannelError } from '../../src/errors.ts'
-import { tryCommand } from '../command.ts'
-import { findProgram } from '../paths.ts'
-import { writeLauncher } from './launcher.ts'
+import { findQemu } from '../../src/qemu/find.ts'
+import { askQemu } from '../../src/qemu/probe.ts'
+import type { Launcher } from './launcher.ts'
 import { ensurePackages, type FetchOptions } from './packages.ts'
 
 export interface Qemu {
@@ -20,46 +21,63 @@ export interface Qemu {
 
 const NAME = 'qemu-system-x86_64'
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
+/** For packages of Debian, of any version. */
+export const QEMU_LAUNCHER: Launcher = {
+  script: `bin/${NAME}`,
+  program: `usr/bin/${NAME}`,
+  env: { QEMU_MODULE_DIR: { inTree: `${LIBRARIES}/qemu` } },
+  args: ['-L', { inTree: 'usr/share/qemu' }, '-L', { inTree: 'usr/share/seabios' }],
+  libraries: [`${LIBRARIES}/pulseaudio`],
+}
 
-/** `VMCHANNEL_QEMU` (a path) wins over everything and is not replaced when it does not fit. */
+/** `VMCHANNEL_QEMU` wins over everything and is not replaced when it does not fit. */
 export async function ensureQemu(options: FetchOptions = {}): Promise<Qemu> {
-  const named = process.env['VMCHANNEL_QEMU']
-  if (named) {
-    const version = await probe(named)
-    if (version) return { path: named, version, source: 'environment' }
-    throw new VmchannelError('ERR_VMCHANNEL_QEMU', `VMCHANNEL_QEMU=${named} is no QEMU with the device vfio-user-pci`, {
+  if (process.env['VMCHANNEL_QEMU']) {
+    const named = choice()
+    if ('version' in named) return { ...named, source: 'environment' }
+    throw new VmchannelError('ERR_VMCHANNEL_QEMU', `the QEMU of VMCHANNEL_QEMU does not do: ${named.why}`, {
       hint: 'QEMU 10.1 or newer is needed; unset VMCHANNEL_QEMU to let the lab find or fetch one',
     })
   }
-  const installed = findProgram(NAME)
-  const version = installed && (await probe(installed))
-  if (installed && version) return { path: installed, version, source: 'system' }
-  return fetchQemu(options)
+  const installed = choice()
+  return 'version' in installed ? { ...installed, source: 'system' } : fetchQemu(options)
+}
+
+/** What the product would run, if our device can be in it. */
+function choice(): { path: string; version: string } | { why: string } {
+  try {
+    const path = findQemu(process.env)
+    const { version, obstacle } = askQemu(path, undefined)
+    return obstacle ? { why: obstacle.message } : { path, version }
+  } catch (error) {
+    if (error instanceof VmchannelError) return { why: error.message }
+    throw error
+  }
 }
 
 /** The cached one, whatever the system has. */
 export async function fetchQemu(options: FetchOptions = {}): Promise<Qemu> {
   const tree = await ensurePackages(
-    {
-      name: 'qemu',
-      suite: 'trixie-backports',
-      install: ['qemu-system-x86'],
-      finish: (unpacked, final) =>
-        writeLauncher(join(unpacked, 'bin', NAME), final, `usr/bin/${NAME}`, {
-          env: { QEMU_MODULE_DIR: join(final, LIBRARIES, 'qemu') },
-          args: ['-L', join(final, 'usr/share/qemu'), '-L', join(final, 'usr/share/seabios')],
-          libraries: [`${LIBRARIES}/pulseaudio`],
-        }),
-    },
+    { name: 'qemu', suite: 'trixie-backports', install: ['qemu-system-x86'], launchers: [QEMU_LAUNCHER] },
     options,
   )
   await ownModules(tree)
-  const path = join(tree, 'bin', NAME)
-  const version = await probe(path)
-  if (version) return { path, version, source: 'cache' }
-  throw new VmchannelError('ERR_VMCHANNEL_QEMU', `${path} does not start, or has no vfio-user-pci`, {
-    hint: `remove ${tree} to have it fetched again`,
-  })
+  const path = join(tree, QEMU_LAUNCHER.script)
+  const { version, obstacle } = askCached(path, tree)
+  if (obstacle) throw obstacle
+  return { path, version, source: 'cache' }
+}
+
+/** What one of the cache can do; a tree that is broken is named, with the way out. */
+export function askCached(path: string, tree: string): ReturnType<typeof askQemu> {
+  try {
+    return askQemu(path, undefined)
+  } catch (cause) {
+    throw new VmchannelError('ERR_VMCHANNEL_QEMU', `${path} does not start: ${(cause as Error).message}`, {
+      hint: `remove ${tree} to have it fetched again`,
+      cause,
+    })
+  }
 }
 
 /**
@@ -67,19 +85,11 @@ export async function fetchQemu(options: FetchOptions = {}): Promise<Qemu> {
  * that it knows of, meets those of another version and aborts. With a folder of this name beside its program (here: its
  * loader) it takes all paths that were compiled in as relative to that.
  */
-async function ownModules(tree: string): Promise<void> {
+export async function ownModules(tree: string): Promise<void> {
   const bundle = join(tree, LIBRARIES, 'qemu-bundle')
   if (existsSync(join(bundle, 'usr'))) return
   await mkdir(bundle, { recursive: true })
   await symlink('../../..', join(bundle, 'usr')).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error // somebody else was faster
   })
-}
-
-/** The version, if it runs and has the device. */
-async function probe(path: string): Promise<string | undefined> {
-  const device = await tryCommand(path, ['-device', 'vfio-user-pci,help']).catch(() => undefined)
-  if (device?.status !== 0) return undefined
-  const { stdout } = await tryCommand(path, ['--version'])
-  return /version (\d+\.\d+\.\d+)/.exec(stdout.toString())?.[1]
 }

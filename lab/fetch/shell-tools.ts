@@ -3,7 +3,6 @@
  * completions, lspci reads our configuration space.
  */
 import { join } from 'node:path'
-import { writeLauncher } from './launcher.ts'
 import { ensurePackages, type FetchOptions } from './packages.ts'
 
 const PROGRAMS = { zsh: 'usr/bin/zsh', fish: 'usr/bin/fish', lspci: 'usr/bin/lspci' } as const
@@ -23,10 +22,7 @@ export async function ensureShellTool(name: ShellTool, options: FetchOptions = {
       suite: 'trixie',
       install: PACKAGES,
       keep: new RegExp(`^(${LIBRARIES.join('|')}|${PACKAGES.join('|')})=`),
-      finish: async (unpacked, final) => {
-        for (const [tool, program] of Object.entries(PROGRAMS))
-          await writeLauncher(join(unpacked, 'bin.vmchannel', tool), final, program)
-      },
+      launchers: Object.entries(PROGRAMS).map(([tool, program]) => ({ script: `bin.vmchannel/${tool}`, program })),
     },
     options,
   )

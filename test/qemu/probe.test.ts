@@ -94,6 +94,8 @@ describe('probeQemu', () => {
     ['echo "qemu-img version 11.1"', undefined, /is no QEMU system emulator: -version says "qemu-img version 11.1"$/],
     ['true', undefined, /-version says ""/],
     [version('11.1.3'), `echo "Device 'vfio-user-pci' not found" >&2; exit 1`, /has no vfio-user-pci/],
+    // As 7.2 answers.
+    [version('11.1.3'), `echo "Device 'vfio-user-pci' not found" >&2; exit 0`, /has no vfio-user-pci/],
     [version('11.1.3'), 'kill -6 $$', /has no vfio-user-pci/],
   ])('refuses %s', (answer, device, message) => {
     expect(() => probeQemu(fake('qemu', answer, device), undefined)).toThrow(
