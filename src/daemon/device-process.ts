@@ -11,6 +11,7 @@ import type { PortSpec } from '../port-spec.ts'
 import type { Store } from '../store.ts'
 import { ControlServer } from './control-server.ts'
 import type { KeeperLink } from './keeper-link.ts'
+import { makeOwnDir } from './own-dir.ts'
 import {
   CONTROL_SOCKET,
   PROTOCOL_VERSION,
@@ -20,7 +21,7 @@ import {
   type VmInfo,
   type VmOptions,
 } from './protocol.ts'
-import { makeOwnDir, makePrivateDir, removeDir } from './state-dir.ts'
+import { makePrivateDir, removeDir } from './state-dir.ts'
 import { Vm } from './vm.ts'
 import { VERSION } from '../version.ts'
 
@@ -62,7 +63,7 @@ export class DeviceProcess {
         this.#stateDir = path
         this.#madeDir = made
       } else if (config.stateDir === undefined) {
-        this.#stateDir = await makeOwnDir()
+        this.#stateDir = makeOwnDir()
         this.#madeDir = true
       } else {
         this.#stateDir = resolve(config.stateDir)

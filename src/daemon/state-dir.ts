@@ -6,15 +6,9 @@
  */
 
 import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs'
-import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { isAbsolute, join, resolve } from 'node:path'
 import { VmchannelError } from '../errors.ts'
-import { CONTROL_SOCKET } from './protocol.ts'
-
-/** A directory without a control socket is that of a process which is just starting, for at most this long. */
-const STARTING_MS = 60_000
-const PROBE_MS = 2000
 
 /** The directory that holds one directory for each device process of this user. */
 export function stateRoot(env: Readonly<Record<string, string | undefined>> = process.env): string {
@@ -69,19 +63,6 @@ export function checkPrivateDir(path: string): void {
     })
 }
 
-/** Makes the state directory of this process, after the directories of dead ones have been removed. */
-export async function makeOwnDir(): Promise<string> {
-  const root = stateRoot()
-  makePrivateDir(root)
-  await removeStale(root)
-  for (let i = 0; ; i++) {
-    const path = join(root, i === 0 ? String(process.pid) : `${process.pid}-${i}`)
-    if (makePrivateDir(path)) return path
-    // The number of a process that is gone, and could not be removed: take another name.
-    if (i === 100) throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${root}: too many old directories; remove them`)
-  }
-}
-
 /** Directories below `root` that belong to this user. */
 export function listDirs(root: string): string[] {
   try {
@@ -92,35 +73,6 @@ export function listDirs(root: string): string[] {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error
   }
-}
-
-async function removeStale(root: string): Promise<void> {
-  await Promise.all(
-    listDirs(root).map(async (path) => {
-      if (await isDead(path)) removeDir(path)
-    }),
-  )
-}
-
-/** Whether no process listens in a state directory any more. In doubt it lives. */
-async function isDead(path: string): Promise<boolean> {
-  const control = join(path, CONTROL_SOCKET)
-  try {
-    if (!lstatSync(control, { throwIfNoEntry: false })) return Date.now() - lstatSync(path).mtimeMs > STARTING_MS
-  } catch {
-    return false
-  }
-  return new Promise((resolve) => {
-    const socket = createConnection(control)
-    const done = (dead: boolean): void => {
-      socket.destroy()
-      resolve(dead)
-    }
-    socket.setTimeout(PROBE_MS, () => done(false))
-    socket.on('connect', () => done(false))
-    // ENOENT: a link to a control socket elsewhere that is gone.
-    socket.on('error', ({ code }: NodeJS.ErrnoException) => done(code === 'ECONNREFUSED' || code === 'ENOENT'))
-  })
 }
 
 /** Removes a state directory and the sockets in it; anything else that somebody put there stays, and so does it. */

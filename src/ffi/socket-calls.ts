@@ -3,6 +3,7 @@
 import { declare, EAGAIN, EINTR, errno, errnoName, systemError, type NativeFunction } from './libc.ts'
 
 export const SOCK_STREAM = 1
+export const SOCK_DGRAM = 2
 export const SOCK_NONBLOCK = 0o4000
 export const SOCK_CLOEXEC = 0o2000000
 export const SOL_SOCKET = 1

@@ -9,7 +9,7 @@ import { chmodSync, lstatSync, unlinkSync, type BigIntStats } from 'node:fs'
 import { dirname } from 'node:path'
 import { VmchannelError, type ErrorCode } from '../errors.ts'
 import { recallFd, type Store } from '../store.ts'
-import { closeFd, EADDRINUSE, ECONNREFUSED, ENOENT, errno, errnoName, systemError } from './libc.ts'
+import { closeFd, EADDRINUSE, ENOENT, errno, errnoName, systemError } from './libc.ts'
 import {
   acceptFd,
   bindFunction,
@@ -22,12 +22,10 @@ import {
   socketFunction,
   SOL_SOCKET,
 } from './socket-calls.ts'
+import { ADDRESS_SIZE, AF_UNIX, unixAddress } from './unix-address.ts'
+import { probeUnix } from './unix-probe.ts'
 
 const SO_ACCEPTCONN = 30
-const AF_UNIX = 1
-const ADDRESS_SIZE = 110
-/** Bytes a path may have: sun_path without its closing NUL. */
-export const UNIX_PATH_MAX = 107
 
 export interface UnixListener {
   readonly fd: number
@@ -98,20 +96,6 @@ export function connectUnix(path: string): number {
   throw error
 }
 
-function unixAddress(path: string): Uint8Array {
-  const name = new TextEncoder().encode(path)
-  if (name.length === 0 || name.includes(0)) throw usage(`socket path ${JSON.stringify(path)} is not a path`)
-  if (name.length > UNIX_PATH_MAX)
-    throw usage(
-      `socket path ${path} has ${name.length} bytes, a unix socket takes at most ${UNIX_PATH_MAX}`,
-      'use a shorter directory, e.g. one below /run or /tmp',
-    )
-  const address = new Uint8Array(new ArrayBuffer(128))
-  address[0] = AF_UNIX
-  address.set(name, 2)
-  return address
-}
-
 function openSocket(path: string): number {
   const fd = socketFunction(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
   if (fd === -1) throw systemError('socket', path)
@@ -123,12 +107,9 @@ function removeStale(path: string): void {
   const found = lstatSync(path, { throwIfNoEntry: false, bigint: true })
   if (!found) return
   if (!found.isSocket()) throw usage(`${path} exists and is not a socket`, 'remove it or choose another path')
-  const probe = openSocket(path)
-  const result = connectFunction(probe, unixAddress(path), ADDRESS_SIZE)
-  const code = result === -1 ? errno() : 0
-  closeFd(probe)
-  if (code === ENOENT) return
-  if (code !== ECONNREFUSED)
+  const state = probeUnix(path)
+  if (state === 'missing') return
+  if (state === 'open')
     throw new VmchannelError('ERR_VMCHANNEL_IN_USE', `${path} is in use by a running process`, {
       hint: 'stop that process or choose another path',
       syscall: 'bind',
