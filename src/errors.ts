@@ -6,6 +6,8 @@
  * said something that cannot be right, and whoever catches it resets, closes or marks the device broken.
  */
 
+import { escapeLine } from './escape.ts'
+
 export type ErrorCode =
   | 'ERR_VMCHANNEL_USAGE' // a flag, an option string or a config entry is wrong
   | 'ERR_VMCHANNEL_CHARDEV' // a back end cannot be opened: missing directory, refused, no permission
@@ -53,7 +55,10 @@ export interface ErrorDetail {
   syscall?: string
 }
 
-/** The one error class callers meet. Match on `code`, never on the text. */
+/**
+ * The one error class callers meet. Match on `code`, never on the text. What it quotes may come from anywhere: message and
+ * hint are one line each, whatever is in them.
+ */
 export class VmchannelError extends Error {
   readonly code: ErrorCode
   readonly hint: string | undefined
@@ -61,10 +66,10 @@ export class VmchannelError extends Error {
   readonly syscall: string | undefined
 
   constructor(code: ErrorCode, message: string, detail: ErrorDetail = {}) {
-    super(harmless(message), detail.cause === undefined ? undefined : { cause: detail.cause })
+    super(escapeLine(message), detail.cause === undefined ? undefined : { cause: detail.cause })
     this.name = 'VmchannelError'
     this.code = code
-    this.hint = detail.hint === undefined ? undefined : harmless(detail.hint)
+    this.hint = detail.hint === undefined ? undefined : escapeLine(detail.hint)
     this.errno = detail.errno
     this.syscall = detail.syscall
   }
@@ -81,13 +86,5 @@ export class PeerFault extends Error {
 /** The message of anything thrown, with the hint on a line of its own where there is one. */
 export function describeError(error: unknown): string {
   if (error instanceof VmchannelError) return error.hint ? `${error.message}\n  ${error.hint}` : error.message
-  return error instanceof Error ? error.message : String(error)
-}
-
-// oxlint-disable-next-line no-control-regex -- those are what it is about
-const HARMFUL = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g
-
-/** What an error quotes may come from anywhere: nothing in it moves a cursor, colours a terminal or reverses a line. */
-function harmless(text: string): string {
-  return text.replace(HARMFUL, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return escapeLine(error instanceof Error ? error.message : String(error))
 }

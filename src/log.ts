@@ -3,6 +3,8 @@
  * Never called in a ring loop: the data path counts, it does not talk.
  */
 
+import { cut, escapeLine } from './escape.ts'
+
 export interface Log {
   error(message: string): void
   warn(message: string): void
@@ -12,11 +14,8 @@ export interface Log {
 
 export const SILENT: Log = { error() {}, warn() {}, info() {}, debug() {} }
 
-/** Makes text of the other half fit to print: control bytes escaped, length bounded. Log lines cannot be forged. */
+/** Makes text of the other half fit to quote: escaped, with the backslash itself, and of bounded length. */
 export function printable(text: string, max = 120): string {
-  // oxlint-disable-next-line no-control-regex
-  const safe = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\\]/g, (c) =>
-    c === '\\' ? '\\\\' : `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
-  )
-  return safe.length > max ? `${safe.slice(0, max)}…` : safe
+  const safe = escapeLine(text.slice(0, max + 1).replaceAll('\\', '\\\\'))
+  return safe.length > max ? `${cut(safe, max)}…` : safe
 }

@@ -72,16 +72,16 @@ describe('the house', () => {
       driver:
         /^(spec|mem|ring|driver|ffi|errors\.ts|log\.ts|chardev\/chardev\.ts|device\/attach\/loopback\.ts|device\/pci\/function\.ts)/,
       // A bundle for guests: nothing of the host's half but its words, and what usernet has of it.
-      guest: /^(guest|usernet|driver|chardev|spec|client\/abort\.ts|errors\.ts|log\.ts|mem\/iovec\.ts)/,
+      guest: /^(guest|usernet|driver|chardev|spec|client\/abort\.ts|errors\.ts|escape\.ts|log\.ts|mem\/iovec\.ts)/,
       chardev: /^(chardev|ffi|mem|errors\.ts|log\.ts|store\.ts)/,
-      keeper: /^(keeper|ffi|errors\.ts|store\.ts|daemon\/(protocol|stderr|stdin)\.ts)/,
+      keeper: /^(keeper|ffi|errors\.ts|escape\.ts|store\.ts|daemon\/(protocol|stderr|stdin)\.ts)/,
       inspect: /^(inspect|client|library|qemu|errors\.ts|log\.ts)/,
       qemu: /^(qemu|usernet\/place\.ts|chardev|port-spec\.ts|errors\.ts|log\.ts|spec)/,
       usernet: /^(usernet|device|driver|ffi|mem|chardev\/chardev\.ts|errors\.ts|log\.ts|store\.ts|port-spec\.ts)/,
       qmp: /^(qmp|client\/abort\.ts|errors\.ts)/,
-      screenlock: /^(screenlock|agent|qmp|client|daemon\/protocol\.ts|udev\/installer\.ts|errors\.ts)/,
-      clipboard: /^(clipboard|client|daemon\/protocol\.ts|errors\.ts)/,
-      agent: /^(agent|client|daemon\/protocol\.ts|errors\.ts)/,
+      screenlock: /^(screenlock|agent|qmp|client|daemon\/protocol\.ts|udev\/installer\.ts|errors\.ts|escape\.ts)/,
+      clipboard: /^(clipboard|client|daemon\/protocol\.ts|errors\.ts|escape\.ts)/,
+      agent: /^(agent|client|daemon\/protocol\.ts|errors\.ts|escape\.ts)/,
     }
     const wrong: string[] = []
     for (const file of sources) {
@@ -100,6 +100,26 @@ describe('the house', () => {
         !may.test(file) && imports(file).some((name) => name.startsWith('.') && inside(file, name).startsWith('ffi/')),
     )
     expect(bad).toEqual([])
+  })
+
+  it('what is said goes through the one function that escapes it', () => {
+    // Bytes that are the data themselves: a port's, a program's, a file's.
+    const raw = ['src/cli/connect.ts', 'src/cli/agent-exec.ts', 'src/cli/agent-file.ts']
+    const escaping = [
+      'src/cli/print.ts',
+      'src/cli/say-now.ts',
+      'src/guest/main.ts',
+      'src/daemon/log.ts',
+      'src/keeper/main.ts',
+    ]
+    const writes =
+      /\bprocess\.(stdout|stderr)(?!\.(columns|isTTY|fd)\b|\.on\('error')|\bwriteSync\([12]\b|\bconsole\.\w+\(|\bopenStderr\(/
+    const questions =
+      /(paint|commandHelp|validateStream)[^\n]*process\.(stdout|stderr)|process\.stderr : process\.stdout/g
+    const may = new Set([...raw, ...escaping, 'src/daemon/stderr.ts'])
+    const bad = sources.filter((file) => !may.has(file) && writes.test(code.get(file)!.replace(questions, '')))
+    expect(bad).toEqual([])
+    for (const file of escaping) expect(text.get(file), file).toMatch(/\bescape(Line|Text)\b/)
   })
 
   it('the conformance suite takes nothing of our tests but their support', () => {

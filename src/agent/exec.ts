@@ -26,8 +26,9 @@ export interface ExecOptions extends WaitOptions {
 export interface ExecResult {
   /** Process id in the guest. */
   pid: number
-  /** Exit status, null where a signal ended it. */
+  /** Exit status, null where a signal ended it. From 0 to 255, or any 32 bits where the guest is Windows. */
   status: number | null
+  /** Number of the signal; of the exception on Windows. */
   signal: number | null
   stdout: Buffer
   stderr: Buffer
@@ -78,7 +79,7 @@ export async function exec(
     'capture-output': capture,
     ...(env && { env }),
     ...(bytes && { 'input-data': bytes.toString('base64') }),
-  }).then((value) => shape<{ pid: number }>('guest-exec', value, { pid: 'number' }).pid)
+  }).then((value) => shape<{ pid: number }>('guest-exec', value, { pid: 'count' }).pid)
   started.catch(() => {})
   let pid: number | undefined
   try {
@@ -98,13 +99,17 @@ export async function exec(
 }
 
 const STATUS: Shape = {
-  ...{ exited: 'boolean', 'exitcode?': 'number', 'signal?': 'number', 'out-data?': 'string', 'err-data?': 'string' },
+  ...{ exited: 'boolean', 'exitcode?': 'integer', 'signal?': 'count', 'out-data?': 'string', 'err-data?': 'string' },
   ...{ 'out-truncated?': 'boolean', 'err-truncated?': 'boolean' },
 }
 
 function result(pid: number, status: Status, max: number): ExecResult {
   if (status.exitcode === undefined && status.signal === undefined)
     throw nonsense('guest-exec-status', 'how did it end?')
+  // 32 bits, signed or not: that is what Windows has.
+  for (const number of [status.exitcode ?? 0, status.signal ?? 1])
+    if (number < -(2 ** 31) || number >= 2 ** 32 || (number === 0 && status.signal === 0))
+      throw nonsense('guest-exec-status', `it ended with ${number}`)
   const stdout = Buffer.from(status['out-data'] ?? '', 'base64')
   const stderr = Buffer.from(status['err-data'] ?? '', 'base64')
   const cut = status['out-truncated'] === true || status['err-truncated'] === true

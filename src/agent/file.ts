@@ -5,7 +5,7 @@
 
 import type { WaitOptions } from '../client/abort.ts'
 import type { Ask } from './exec.ts'
-import { nonsense, shape } from './protocol.ts'
+import { kind, nonsense, shape } from './protocol.ts'
 
 /** Larger ones are no faster, and each must come within the time limit of one request. */
 const CHUNK = 48 << 10
@@ -24,7 +24,7 @@ export async function putByCommands(
       for (let at = 0; at < piece.length;) {
         const part = Buffer.from(piece.buffer, piece.byteOffset + at, Math.min(CHUNK, piece.length - at))
         const answer = await ask('guest-file-write', { handle, 'buf-b64': part.toString('base64') }, options)
-        const { count } = shape<{ count: number }>('guest-file-write', answer, { count: 'number' })
+        const { count } = shape<{ count: number }>('guest-file-write', answer, { count: 'count' })
         if (count < 1 || count > part.length) throw nonsense('guest-file-write', `${count} of ${part.length} bytes`)
         at += count
         written += count
@@ -72,9 +72,7 @@ async function withFile<T>(
 }
 
 async function open(ask: Ask, path: string, mode: string, options: WaitOptions): Promise<number> {
-  const handle = await ask('guest-file-open', { path, mode }, options)
-  if (typeof handle === 'number') return handle
-  throw nonsense('guest-file-open', 'it is no handle')
+  return kind<number>('guest-file-open', await ask('guest-file-open', { path, mode }, options), 'integer')
 }
 
 /** The agent keeps what nobody closes for as long as it lives. */

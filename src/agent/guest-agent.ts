@@ -11,10 +11,16 @@ import { exec, type ExecOptions, type ExecResult } from './exec.ts'
 import { getByCommands, putByCommands } from './file.ts'
 import {
   frozen,
+  FILE_SYSTEM,
+  INTERFACE,
   isDisabled,
+  kind,
   list,
   nonsense,
+  OS_INFO,
   shape,
+  USER,
+  type AgentCommand,
   type AgentInfo,
   type FreezeStatus,
   type GuestFileSystem,
@@ -28,6 +34,8 @@ import { getBySide, NoSide, putBySide, type OpenSide } from './transfer.ts'
 const REQUEST_MS = 30_000
 /** Freezing waits for everything that is being written. */
 const FREEZE_MS = 120_000
+/** Thawing after a freeze that failed is tried for so long. */
+const THAW_MS = 1_800_000
 
 export interface FileOptions {
   signal?: AbortSignal
@@ -99,20 +107,17 @@ export class GuestAgent {
   /** Version of the agent, and its commands. */
   async info(options: WaitOptions = {}): Promise<AgentInfo> {
     const what = 'guest-info'
-    const answer = shape<{ version: string; supported_commands: unknown }>(what, await this.#ask(what, {}, options), {
-      version: 'string',
-      supported_commands: 'object',
-    })
-    const fields = { name: 'string', enabled: 'boolean' } as const
-    const commands = list<{ name: string; enabled: boolean }>(what, answer.supported_commands, fields)
-    return {
-      version: answer.version,
-      commands: commands.map(({ name, enabled }) => ({ name, enabled })).toSorted((a, b) => (a.name < b.name ? -1 : 1)),
-    }
+    const answer = shape<{ version: string; supported_commands: AgentCommand[] }>(
+      what,
+      await this.#ask(what, {}, options),
+      { version: 'string', supported_commands: [{ name: 'string', enabled: 'boolean' }] },
+    )
+    const commands = answer.supported_commands.toSorted((a, b) => (a.name < b.name ? -1 : 1))
+    return { version: answer.version, commands }
   }
 
   async osInfo(options: WaitOptions = {}): Promise<GuestOsInfo> {
-    return shape<GuestOsInfo>('guest-get-osinfo', await this.#ask('guest-get-osinfo', {}, options), {})
+    return shape<GuestOsInfo>('guest-get-osinfo', await this.#ask('guest-get-osinfo', {}, options), OS_INFO)
   }
 
   async hostName(options: WaitOptions = {}): Promise<string> {
@@ -122,17 +127,17 @@ export class GuestAgent {
 
   async users(options: WaitOptions = {}): Promise<GuestUser[]> {
     const answer = await this.#ask('guest-get-users', {}, options)
-    return list<GuestUser>('guest-get-users', answer, { user: 'string', 'login-time': 'number' })
+    return list<GuestUser>('guest-get-users', answer, USER)
   }
 
   async interfaces(options: WaitOptions = {}): Promise<GuestInterface[]> {
     const answer = await this.#ask('guest-network-get-interfaces', {}, options)
-    return list<GuestInterface>('guest-network-get-interfaces', answer, { name: 'string' })
+    return list<GuestInterface>('guest-network-get-interfaces', answer, INTERFACE)
   }
 
   async fileSystems(options: WaitOptions = {}): Promise<GuestFileSystem[]> {
     const answer = await this.#ask('guest-get-fsinfo', {}, options)
-    return list<GuestFileSystem>('guest-get-fsinfo', answer, { name: 'string', mountpoint: 'string', type: 'string' })
+    return list<GuestFileSystem>('guest-get-fsinfo', answer, FILE_SYSTEM)
   }
 
   /** Runs a program and waits for its end. A program that cannot be started is an error, one that fails is not. */
@@ -202,17 +207,34 @@ export class GuestAgent {
     if ((await this.fsStatus(options)) === 'frozen') throw frozen('guest-fsfreeze-freeze')
     try {
       const what = mountpoints ? 'guest-fsfreeze-freeze-list' : 'guest-fsfreeze-freeze'
-      return whole(what, await this.#ask(what, mountpoints ? { mountpoints } : {}, limits))
+      return kind<number>(what, await this.#ask(what, mountpoints ? { mountpoints } : {}, limits), 'count')
     } catch (error) {
       // Some may be frozen; a guest that stands still is worse than any error.
-      await this.fsThaw().catch(() => {})
-      throw error
+      if (await this.#thaw()) throw error
+      throw new VmchannelError('ERR_VMCHANNEL_AGENT', `${describe(error)}; the guest may still be frozen`, {
+        hint: '"vmchannel agent fsthaw" ends that, once its agent answers',
+        cause: error,
+      })
     }
+  }
+
+  /** A hook of the guest may hold up its agent for minutes: until it answers, or the connection ends. */
+  async #thaw(): Promise<boolean> {
+    for (const deadline = Date.now() + THAW_MS; !this.closed && Date.now() < deadline;) {
+      try {
+        await this.fsThaw()
+        return true
+      } catch (error) {
+        if (!(error instanceof VmchannelError) || error.code !== 'ERR_VMCHANNEL_TIMEOUT') return false
+      }
+    }
+    return false
   }
 
   /** Ends a freeze; gives the number of file systems. */
   async fsThaw(options: WaitOptions = {}): Promise<number> {
-    return whole('guest-fsfreeze-thaw', await this.#ask('guest-fsfreeze-thaw', {}, { timeout: FREEZE_MS, ...options }))
+    const what = 'guest-fsfreeze-thaw'
+    return kind<number>(what, await this.#ask(what, {}, { timeout: FREEZE_MS, ...options }), 'count')
   }
 
   async fsStatus(options: WaitOptions = {}): Promise<FreezeStatus> {
@@ -274,9 +296,8 @@ export class GuestAgent {
   }
 }
 
-function whole(what: string, value: unknown): number {
-  if (typeof value === 'number' && value >= 0) return value
-  throw nonsense(what, 'it is no number')
+function describe(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }
 
 function explain(error: unknown): unknown {

@@ -4,6 +4,7 @@
  */
 
 import { VmchannelError } from '../errors.ts'
+import { cut, escapeLine } from '../escape.ts'
 
 /** The port that guests expect their agent on. */
 export const AGENT_PORT = 'org.qemu.guest_agent.0'
@@ -28,6 +29,8 @@ export interface GuestOsInfo {
   machine?: string
   'kernel-release'?: string
   'kernel-version'?: string
+  variant?: string
+  'variant-id'?: string
 }
 
 export interface GuestUser {
@@ -50,23 +53,64 @@ export interface GuestFileSystem {
   'total-bytes'?: number
 }
 
+export const OS_INFO: Shape = {
+  ...{ 'id?': 'string', 'name?': 'string', 'pretty-name?': 'string', 'version?': 'string', 'version-id?': 'string' },
+  ...{ 'machine?': 'string', 'kernel-release?': 'string', 'kernel-version?': 'string', 'variant?': 'string' },
+  'variant-id?': 'string',
+}
+export const USER: Shape = { user: 'string', 'login-time': 'number', 'domain?': 'string' }
+const ADDRESS: Shape = { 'ip-address': 'string', 'ip-address-type': 'string', prefix: 'count' }
+export const INTERFACE: Shape = {
+  ...{ name: 'string', 'hardware-address?': 'string' },
+  'ip-addresses?': [ADDRESS],
+}
+export const FILE_SYSTEM: Shape = {
+  ...{ name: 'string', mountpoint: 'string', type: 'string', 'used-bytes?': 'number', 'total-bytes?': 'number' },
+}
+
 export type FreezeStatus = 'thawed' | 'frozen'
 
-/** Fields and their types; a name with ? may be missing. */
-export type Shape = Readonly<Record<string, 'string' | 'number' | 'boolean' | 'object'>>
+export type Kind = 'string' | 'boolean' | 'number' | 'integer' | 'count'
 
-/** The value as an object with these fields. */
+/** Fields and what they are; a name with ? may be missing. In brackets: a list of objects with these fields. */
+export type Shape = Readonly<{ [name: string]: Kind | readonly [Shape] }>
+
+const KINDS: Readonly<Record<Kind, (value: unknown) => boolean>> = {
+  string: (value: unknown) => typeof value === 'string',
+  boolean: (value: unknown) => typeof value === 'boolean',
+  /** Finite: JSON has 1e999. */
+  number: (value: unknown) => Number.isFinite(value),
+  /** A number that is exact. */
+  integer: (value: unknown) => Number.isSafeInteger(value),
+  count: (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0,
+}
+
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The value, which is of this kind. */
+export function kind<T>(what: string, value: unknown, expected: Kind): T {
+  if (!KINDS[expected](value)) throw nonsense(what, `it is no ${expected}`)
+  return value as T
+}
+
+/** The value as an object with these fields; others are left as they are, and are nobody's but who prints them. */
 // oxlint-disable-next-line no-unnecessary-type-parameters
 export function shape<T>(what: string, value: unknown, fields: Shape): T {
-  const record = typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined
-  for (const [key, kind] of Object.entries(fields)) {
+  if (!isObject(value)) throw nonsense(what, 'it is no object')
+  const result = { ...value }
+  for (const [key, expected] of Object.entries(fields)) {
     const name = key.replace('?', '')
-    const found = record?.[name]
-    if (found === undefined && name !== key) continue
-    // oxlint-disable-next-line valid-typeof
-    if (typeof found !== kind || found === null) throw nonsense(what, `${name} is no ${kind}`)
+    if (!Object.hasOwn(value, name)) {
+      if (name === key) throw nonsense(what, `${name} is missing`)
+      continue
+    }
+    const found = value[name]
+    if (typeof expected !== 'string') result[name] = list(`${what}, ${name}`, found, expected[0])
+    else if (!KINDS[expected](found)) throw nonsense(what, `${name} is no ${expected}`)
   }
-  return value as T
+  return result as T
 }
 
 export function list<T>(what: string, value: unknown, fields: Shape): T[] {
@@ -80,9 +124,9 @@ export function nonsense(what: string, why: string): VmchannelError {
 
 /** An error that the agent answered with, as one of this house. */
 export function refusal(what: string, error: unknown): VmchannelError {
-  const { class: kind, desc } = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>
+  const { class: name, desc } = isObject(error) ? error : {}
   const said = printable(typeof desc === 'string' ? desc : 'no reason given')
-  if (kind === 'CommandNotFound') {
+  if (name === 'CommandNotFound') {
     const disabled = /disabled/i.test(said)
     return new VmchannelError(
       'ERR_VMCHANNEL_AGENT',
@@ -103,11 +147,8 @@ export function refusal(what: string, error: unknown): VmchannelError {
 
 /** Whether the agent refused because the command is disabled: by its options, or while file systems are frozen. */
 export function isDisabled(error: unknown): boolean {
-  const { class: kind, desc } = (error instanceof VmchannelError && error.cause ? error.cause : {}) as Record<
-    string,
-    unknown
-  >
-  return kind === 'CommandNotFound' && /disabled/i.test(String(desc))
+  const { class: name, desc } = error instanceof VmchannelError && isObject(error.cause) ? error.cause : {}
+  return name === 'CommandNotFound' && typeof desc === 'string' && /disabled/i.test(desc)
 }
 
 export function frozen(what: string): VmchannelError {
@@ -116,13 +157,12 @@ export function frozen(what: string): VmchannelError {
   })
 }
 
-/** The guest's words on one line, without control characters. */
+/** The guest's words on one line. */
 export function printable(text: string, max = 500): string {
-  return (
-    text
+  const line = escapeLine(
+    cut(text, 2 * max)
       .trim()
-      // oxlint-disable-next-line no-control-regex
-      .replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ')
-      .slice(0, max)
+      .replaceAll(/\s+/g, ' '),
   )
+  return cut(line, max)
 }

@@ -1,6 +1,7 @@
 /** `vmchannel agent exec`: a program in the guest, its output and exit status here. */
 
 import { isUtf8 } from 'node:buffer'
+import type { ExecResult } from '../agent/exec.ts'
 import { VmchannelError } from '../errors.ts'
 import { timeoutMs, withAgent } from './agent-connect.ts'
 import { printJson, warn } from './print.ts'
@@ -23,7 +24,7 @@ export const agentExec: Run = async ({ args, options }) => {
       ...(env && { env }),
       ...(input && { input }),
     })
-    const status = result.signal === null ? (result.status ?? 1) : 128 + result.signal
+    const status = exitStatus(result)
     if (options['json']) {
       const { stdout, stderr, truncated } = result
       printJson({ status, signal: result.signal, ...text('stdout', stdout), ...text('stderr', stderr), truncated })
@@ -34,6 +35,12 @@ export const agentExec: Run = async ({ args, options }) => {
     if (result.truncated) warn('the output was longer than the agent keeps: the rest is lost')
     return status
   })
+}
+
+/** A process has 8 bits. What does not fit in them is a failure in any case: Windows has 32. */
+export function exitStatus({ status, signal }: Pick<ExecResult, 'status' | 'signal'>): number {
+  if (signal !== null) return signal < 128 ? 128 + signal : 255
+  return status !== null && status >= 0 && status <= 255 ? status : 255
 }
 
 function text(name: string, bytes: Buffer): Record<string, string> {

@@ -2,8 +2,9 @@
 
 import type { GuestAgent } from '../agent/guest-agent.ts'
 import { VmchannelError } from '../errors.ts'
+import { escapeJson } from '../escape.ts'
 import { timeoutMs, withAgent } from './agent-connect.ts'
-import { printJson, say } from './print.ts'
+import { print, printJson, say } from './print.ts'
 import { definitions } from './text.ts'
 import type { Run } from './table.ts'
 
@@ -17,31 +18,32 @@ export const agentPing: Run = ({ options }) =>
   })
 
 export const agentInfo: Run = ({ options }) =>
-  withAgent(options, async (agent, signal) => {
-    const limits = { signal }
-    const { version, commands } = await agent.info(limits)
-    const system = await unless(agent.osInfo(limits))
-    const hostName = await unless(agent.hostName(limits))
-    const users = await unless(agent.users(limits))
-    const interfaces = await unless(agent.interfaces(limits))
-    const fileSystems = await unless(agent.fileSystems(limits))
-    if (options['json'])
-      return printJson({ agent: version, system, hostName, users, interfaces, fileSystems, commands })
-    const addresses = interfaces?.flatMap((one) => one['ip-addresses'] ?? []).map((one) => one['ip-address'])
-    const off = commands.filter(({ enabled }) => !enabled).map(({ name }) => name)
-    const rows: [string, string][] = [
-      ['agent', `qemu-guest-agent ${version}, ${commands.length - off.length} commands`],
-      ['host name', hostName ?? 'unknown'],
-      ['system', system?.['pretty-name'] ?? system?.name ?? 'unknown'],
-      ['kernel', system?.['kernel-release'] ?? 'unknown'],
-      ['addresses', addresses?.join(', ') || 'none'],
-      ['users', users?.map(({ user }) => user).join(', ') || 'none'],
-      ['file systems', fileSystems?.map(({ mountpoint, type }) => `${mountpoint} (${type})`).join(', ') || 'unknown'],
-      ['commands', commands.flatMap(({ name, enabled }) => (enabled ? [name] : [])).join(' ')],
-    ]
-    if (off.length > 0) rows.push(['switched off', off.join(' ')])
-    process.stdout.write(`${clean(definitions(rows, 100))}\n`)
-  })
+  withAgent(options, async (agent, signal) => print(await agentText(agent, { signal }, options['json'] === true)))
+
+/** What is known of the agent and its guest: a table, or a line of JSON. */
+export async function agentText(agent: GuestAgent, limits: { signal?: AbortSignal }, json: boolean): Promise<string> {
+  const { version, commands } = await agent.info(limits)
+  const system = await unless(agent.osInfo(limits))
+  const hostName = await unless(agent.hostName(limits))
+  const users = await unless(agent.users(limits))
+  const interfaces = await unless(agent.interfaces(limits))
+  const fileSystems = await unless(agent.fileSystems(limits))
+  if (json) return `${escapeJson({ agent: version, system, hostName, users, interfaces, fileSystems, commands })}\n`
+  const addresses = interfaces?.flatMap((one) => one['ip-addresses'] ?? []).map((one) => one['ip-address'])
+  const off = commands.filter(({ enabled }) => !enabled).map(({ name }) => name)
+  const rows: [string, string][] = [
+    ['agent', `qemu-guest-agent ${version}, ${commands.length - off.length} commands`],
+    ['host name', hostName ?? 'unknown'],
+    ['system', system?.['pretty-name'] ?? system?.name ?? 'unknown'],
+    ['kernel', system?.['kernel-release'] ?? 'unknown'],
+    ['addresses', addresses?.join(', ') || 'none'],
+    ['users', users?.map(({ user }) => user).join(', ') || 'none'],
+    ['file systems', fileSystems?.map(({ mountpoint, type }) => `${mountpoint} (${type})`).join(', ') || 'unknown'],
+    ['commands', commands.flatMap(({ name, enabled }) => (enabled ? [name] : [])).join(' ')],
+  ]
+  if (off.length > 0) rows.push(['switched off', off.join(' ')])
+  return `${definitions(rows, 100)}\n`
+}
 
 export const agentFreeze: Run = ({ args, options }) =>
   withAgent(options, async (agent, signal) => {
@@ -61,7 +63,7 @@ export const agentStatus: Run = ({ options }) =>
   withAgent(options, async (agent, signal) => {
     const status = await agent.fsStatus({ signal })
     if (options['json']) printJson({ status })
-    else process.stdout.write(`${status}\n`)
+    else print(`${status}\n`)
   })
 
 export const agentShutdown: Run = ({ options }) =>
@@ -114,9 +116,4 @@ function limits(
 
 function count(systems: number): string {
   return `${systems} file system${systems === 1 ? '' : 's'}`
-}
-
-/** The guest's words must not steer a terminal. */
-function clean(text: string): string {
-  return text.replaceAll(/[^\n\u0020-\u007e\u00a0-\uffff]/g, '?')
 }

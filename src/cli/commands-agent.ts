@@ -51,6 +51,7 @@ const EXEC: CommandRow = {
     'The exit status is that of the program, 128 + N where signal N ended it. Output comes when the program has ended, ' +
       'each stream up to 16 MiB. An interrupt (Ctrl-C) or the end of the time kills it in the guest.',
     'With --json: status, signal, stdout and stderr (as text; base64 where it is none) and whether something was left out.',
+    'Without --json its output comes out as it is: what the guest writes, the terminal obeys.',
   ],
   args: [
     { name: 'PROGRAM', text: 'program to run, by name or path' },

@@ -75,6 +75,8 @@ const CONNECT: CommandRow = {
       'goes along for a console port.',
     'At the end of standard input the output goes on until the port ends the connection, unless --exit-on-eof is given. ' +
       'The port must lead to a place one can connect to: attach (the device process itself), unix, tcp or pty.',
+    'The bytes of the guest come out as they are, in a terminal as in a pipe: what the guest writes, the terminal obeys. ' +
+      'Everything else that vmchannel prints is escaped.',
   ],
   args: [PORT],
   options: [

@@ -7,6 +7,7 @@ import { VmchannelError } from '../errors.ts'
 import { bashCompletion } from './completion-bash.ts'
 import { fishCompletion } from './completion-fish.ts'
 import { zshCompletion } from './completion-zsh.ts'
+import { print } from './print.ts'
 import type { Run } from './table.ts'
 
 export const SHELLS: Readonly<Record<string, () => string>> = {
@@ -21,5 +22,5 @@ export const completionCommand: Run = async ({ args }) => {
     throw new VmchannelError('ERR_VMCHANNEL_USAGE', `there is no completion for "${args[0]}"`, {
       hint: `there is one for: ${Object.keys(SHELLS).join(', ')}`,
     })
-  process.stdout.write(make())
+  print(make())
 }

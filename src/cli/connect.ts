@@ -28,13 +28,17 @@ export const connectCommand: Run = async ({ args, options }) => {
     const terminal = process.stdin.isTTY
     if (terminal) {
       const leave = escape === undefined ? '' : ` ${options['escape'] as string} ends the connection.`
-      say(`Connected to port ${port!.port}${port!.name === null ? '' : ` (${port!.name})`} of ${vm}.${leave}`)
+      const name = port!.name === null ? '' : ` (${port!.name})`
+      say(`Connected to port ${port!.port}${name} of ${vm}.${leave}`)
       restore = rawTerminal(process.stdin.fd)
       forwardSize(client, port!, link)
     }
     await relay(link, terminal && escape !== undefined ? untilEscape(process.stdin, escape) : process.stdin, options)
     restore?.()
-    if (terminal) say('\nConnection ended.')
+    if (terminal) {
+      say('')
+      say('Connection ended.')
+    }
   } finally {
     restore?.()
     link?.close()

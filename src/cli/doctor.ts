@@ -2,7 +2,7 @@
 
 import { EXIT_CODES } from '../errors.ts'
 import { CHECKS, type Finding } from './doctor-checks.ts'
-import { paint, printJson } from './print.ts'
+import { paint, print, printJson } from './print.ts'
 import { indent, wrap } from './text.ts'
 import type { Run } from './table.ts'
 
@@ -45,8 +45,8 @@ function report(results: readonly Result[], ok: boolean): void {
     const [colour, mark] = MARKS[status]
     const margin = left + 8
     const text = wrap(found, width - margin).replaceAll('\n', `\n${' '.repeat(margin)}`)
-    process.stdout.write(`${paint(colour, mark)}  ${check.padEnd(left)}  ${text}\n`)
-    if (advice !== undefined) process.stdout.write(`${indent(wrap(advice, width - margin - 2), margin + 2)}\n`)
+    print(`${paint(colour, mark)}  ${check.padEnd(left)}  ${text}\n`)
+    if (advice !== undefined) print(`${indent(wrap(advice, width - margin - 2), margin + 2)}\n`)
   }
   const warned = results.some(({ status }) => status === 'warn')
   const verdict = !ok
@@ -54,5 +54,5 @@ function report(results: readonly Result[], ok: boolean): void {
     : warned
       ? 'VMs can run here; see the warnings.'
       : 'VMs can run here.'
-  process.stdout.write(`\n${paint('bold', verdict)}\n`)
+  print(`\n${paint('bold', verdict)}\n`)
 }

@@ -3,8 +3,8 @@
  * and by `vmchannel help`.
  */
 
-import { styleText } from 'node:util'
 import { ROOT } from './commands.ts'
+import { paint } from './print.ts'
 import { argumentWords, valueName, type CommandRow, type OptionRow } from './table.ts'
 import { definitions, indent, wrap } from './text.ts'
 import { TOPICS } from './topics.ts'
@@ -16,7 +16,7 @@ type Paint = (text: string) => string
 /** Help on the command that `words` name, `row` being its row. */
 export function commandHelp(words: readonly string[], row: CommandRow, stream: NodeJS.WriteStream): string {
   const width = Math.min(stream.columns ?? 80, WIDTH_MAX)
-  const bold: Paint = (text) => styleText('bold', text, { stream, validateStream: true })
+  const bold: Paint = (text) => paint('bold', text, stream)
   const parts = [`${bold('Usage:')} ${usageLine(words, row)}`, wrap(capital(row.summary) + '.', width)]
   for (const text of row.text ?? []) parts.push(wrap(text, width))
   if (row.args?.length)

@@ -4,6 +4,7 @@ import { nearest } from '../chardev/options.ts'
 import { VmchannelError } from '../errors.ts'
 import { findCommand, ROOT } from './commands.ts'
 import { commandHelp } from './help-text.ts'
+import { print } from './print.ts'
 import type { Run } from './table.ts'
 import { definitions, wrap } from './text.ts'
 import { TOPICS, type Topic } from './topics.ts'
@@ -11,12 +12,12 @@ import { TOPICS, type Topic } from './topics.ts'
 export const helpCommand: Run = async ({ args }) => {
   const topic = args.length === 1 ? TOPICS.find(({ name }) => name === args[0]) : undefined
   if (topic) {
-    process.stdout.write(topicText(topic))
+    print(topicText(topic))
     return
   }
   const row = findCommand(args)
   if (row) {
-    process.stdout.write(commandHelp(args, row, process.stdout))
+    print(commandHelp(args, row, process.stdout))
     return
   }
   const words = [...TOPICS.map(({ name }) => name), ...(ROOT.commands ?? []).map(({ name }) => name)]

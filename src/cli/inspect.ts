@@ -4,7 +4,7 @@ import { inspectDisk, type InspectOptions } from '../inspect/inspect-disk.ts'
 import type { DiskFormat } from '../inspect/disk-file.ts'
 import type { Application, DiskReport, OperatingSystem } from '../inspect/report.ts'
 import { printable } from '../log.ts'
-import { paint, printJson, warn } from './print.ts'
+import { paint, print as write, printJson, warn } from './print.ts'
 import { StepLine } from './step-line.ts'
 import { columns, indent } from './text.ts'
 import type { Run } from './table.ts'
@@ -30,7 +30,7 @@ export const inspectCommand: Run = async ({ args, options }) => {
 }
 
 function print({ disk, format, filesystems, systems, warnings }: DiskReport, all: boolean): void {
-  const out = (text: string): void => void process.stdout.write(text)
+  const out = (text: string): void => write(text)
   out(`${paint('bold', clean(disk))}: ${format}\n\n`)
   const rows = filesystems.map(({ device, type, label, uuid }) => [
     ...[clean(device), clean(type ?? 'unknown'), clean(label), clean(uuid)],

@@ -4,7 +4,7 @@ import type { ControlClient } from '../client/control-client.ts'
 import type { PortStats } from '../daemon/protocol.ts'
 import { portRef, withEveryVm, withVm } from './control.ts'
 import { placeOf } from './port.ts'
-import { humanBytes, paint, printJson, say } from './print.ts'
+import { clearScreen, humanBytes, paint, print, printJson, say } from './print.ts'
 import { columns } from './text.ts'
 import type { Call, Run } from './table.ts'
 
@@ -25,7 +25,7 @@ export const portStats: Run = async (call) => {
   for (;;) {
     const now = await ask(call)
     const time = performance.now()
-    if (process.stdout.isTTY && !call.options['json']) process.stdout.write('\u001b[H\u001b[2J')
+    if (process.stdout.isTTY && !call.options['json']) clearScreen()
     show(call, now, before && { ports: before.ports, time: time - before.time })
     before = { ports: now, time }
     await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS))
@@ -42,8 +42,8 @@ function show({ args, options }: Call, ports: readonly PortStats[], before: Befo
   const [first] = ports
   if (options['json']) printJson(ports)
   else if (!first) say('There are no ports.')
-  else if (args[0] !== undefined) process.stdout.write(details(first))
-  else process.stdout.write(table(ports, before))
+  else if (args[0] !== undefined) print(details(first))
+  else print(table(ports, before))
 }
 
 function table(ports: readonly PortStats[], before: Before | undefined): string {

@@ -5,7 +5,7 @@ import type { PortInfo } from '../daemon/protocol.ts'
 import { VmchannelError } from '../errors.ts'
 import { formatPortSpec, parsePortSpec, type PortSpec } from '../port-spec.ts'
 import { portRef, withEveryVm, withVm } from './control.ts'
-import { paint, printJson, say } from './print.ts'
+import { paint, print, printJson, say } from './print.ts'
 import { columns } from './text.ts'
 import type { Run } from './table.ts'
 
@@ -13,15 +13,16 @@ export const listPorts: Run = async ({ options }) => {
   const ports = await withEveryVm(options, (client, vm) => client.request('port.list', { vm }))
   if (options['json']) printJson(ports)
   else if (ports.length === 0) say('There are no ports.')
-  else process.stdout.write(portTable(ports))
+  else print(portTable(ports))
 }
 
 export const addPort: Run = async ({ args, options }) => {
   // Checked here as well: the message names the argument, and nobody is asked for nothing.
   const spec = formatPortSpec(absolute(parsePortSpec(args[0]!, 'SPEC')))
   const port = await withVm(options, (client, vm) => client.request('port.add', { vm, spec }))
+  const named = port.name === null ? '' : ` (${port.name})`
   if (options['json']) printJson(port)
-  else say(`Port ${port.port}${port.name === null ? '' : ` (${port.name})`} of ${port.vm} leads to ${placeOf(port)}.`)
+  else say(`Port ${port.port}${named} of ${port.vm} leads to ${placeOf(port)}.`)
 }
 
 export const removePort: Run = async ({ args, options }) => {

@@ -8,6 +8,7 @@ import { VmchannelError } from '../errors.ts'
 import { VERSION } from '../version.ts'
 import { ROOT } from './commands.ts'
 import { commandHelp } from './help-text.ts'
+import { print, sayLines } from './print.ts'
 import { valueName, type CommandRow, type OptionRow } from './table.ts'
 
 /** Parses and runs; the result is the exit status. `argv` is what stands behind the program's name. */
@@ -32,7 +33,7 @@ function build(words: readonly string[], row: CommandRow, done: (status: number)
   command.exitOverride()
   if (row.commands) command.enablePositionalOptions()
   // Errors are thrown, and printed by main.ts like all others.
-  command.configureOutput({ outputError: () => {} })
+  command.configureOutput({ outputError: () => {}, writeOut: print, writeErr: sayLines })
   command.helpCommand(false)
   command.helpOption('-h, --help')
   command.helpInformation = (context) => commandHelp(words, row, context?.error ? process.stderr : process.stdout)

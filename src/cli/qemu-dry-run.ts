@@ -5,7 +5,7 @@ import { stateRoot } from '../daemon/state-dir.ts'
 import { formatPortSpec } from '../port-spec.ts'
 import { findQemu } from '../qemu/find.ts'
 import type { Plan } from '../qemu/plan.ts'
-import { printJson, say } from './print.ts'
+import { print, printJson, say } from './print.ts'
 import { vmNames } from './qemu-names.ts'
 import type { OwnOptions } from './qemu-options.ts'
 import { shellQuote } from './shell-quote.ts'
@@ -35,6 +35,6 @@ export function printPlan(plan: Plan, argv: readonly string[], options: OwnOptio
   for (const warning of plan.warnings) say(`vmchannel: warning: ${warning}`)
   if (plan.passThrough !== undefined) say(`# no device of vmchannel: ${plan.passThrough}`)
   for (const { id, ports } of plan.devices) for (const port of ports) say(`# ${id}: ${formatPortSpec(port)}`)
-  process.stdout.write(`${[qemu, ...args].map(shellQuote).join(' ')}\n`)
+  print(`${[qemu, ...args].map(shellQuote).join(' ')}\n`)
   return 0
 }

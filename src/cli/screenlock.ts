@@ -4,11 +4,11 @@ import { VmchannelError } from '../errors.ts'
 import { guestScript } from '../screenlock/guest-script.ts'
 import { lockOnDisconnect, type ScreenLockEvent } from '../screenlock/watch.ts'
 import { named, portRef } from './control.ts'
-import { paint, printJson, say } from './print.ts'
+import { paint, print, printJson, say } from './print.ts'
 import type { Run } from './table.ts'
 
 export const screenlockCommand: Run = async ({ args, options }) => {
-  if (options['guestScript']) return void process.stdout.write(guestScript())
+  if (options['guestScript']) return print(guestScript())
   const [qmp] = args
   if (qmp === undefined)
     throw new VmchannelError('ERR_VMCHANNEL_USAGE', 'QMP is missing: which QEMU is meant?', {
@@ -48,7 +48,7 @@ function line(event: ScreenLockEvent): string {
     case 'not-locked':
       return paint('red', `Not locked: ${event.why}.`, process.stderr)
     case 'waiting':
-      return paint('yellow', `The guest cannot be asked yet: ${event.why}`, process.stderr)
+      return paint('yellow', `The guest cannot be asked yet: ${event.why.replaceAll(/\n\s*/g, '; ')}`, process.stderr)
   }
 }
 

@@ -9,12 +9,13 @@ import type { DaemonConfig } from '../daemon/protocol.ts'
 import { makePrivateDir, stateRoot } from '../daemon/state-dir.ts'
 import { formatServeConfig, type ServeConfig } from '../config-file.ts'
 import { VmchannelError } from '../errors.ts'
+import { escapeJson } from '../escape.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { notifyManager } from '../ffi/notify.ts'
 import { makePipe } from '../ffi/pipe.ts'
 import { parsePortSpec } from '../port-spec.ts'
 import { planQemu } from '../qemu/plan.ts'
-import { printJson, say, warn } from './print.ts'
+import { print, printJson, say, warn } from './print.ts'
 import { logLevel } from './qemu-options.ts'
 import { readServeConfig } from './serve-config.ts'
 import { shellQuote } from './shell-quote.ts'
@@ -25,7 +26,7 @@ const FOREVER_MS = 2 ** 31 - 1
 export const serveCommand: Run = async ({ options }) => {
   const config = readServeConfig(options)
   if (options['printConfig']) {
-    process.stdout.write(formatServeConfig(config))
+    print(formatServeConfig(config))
     return 0
   }
   // Before anything is made: a size that is none is the user's mistake.
@@ -101,16 +102,16 @@ function announce(config: ServeConfig, device: StartedDevice, json: boolean, std
     // Its memory has to be shared only with a device.
     qemuArgs: transport === 'usernet' ? qemuArgs : qemuArguments(config, socket),
   }))
-  const print = stdio ? say : (text: string): void => void process.stdout.write(`${text}\n`)
+  const result = (text: string): void => (stdio ? text.split('\n').forEach(say) : print(`${text}\n`))
   if (json && !stdio) printJson({ pid: device.pid, control: device.controlSocket, vms })
-  else if (json) say(JSON.stringify({ pid: device.pid, control: device.controlSocket, vms }))
+  else if (json) say(escapeJson({ pid: device.pid, control: device.controlSocket, vms }))
   else {
     say(`Control socket: ${device.controlSocket}`)
     for (const { vm, transport, qemuArgs } of vms) {
       if (transport === 'usernet')
         say(`${vm}: start any QEMU with these arguments, and in the guest vmchannel guest --usernet:`)
       else say(`${vm}: start QEMU 10.1 or newer with these arguments (for another size change -m and size alike):`)
-      print(lines(qemuArgs))
+      result(lines(qemuArgs))
     }
   }
   const manager = process.env['NOTIFY_SOCKET']

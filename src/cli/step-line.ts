@@ -3,6 +3,8 @@
  * step. With --json only on a terminal, where nobody parses it.
  */
 
+import { say, sayOver } from './print.ts'
+
 const TICK_MS = 250
 
 export class StepLine {
@@ -20,7 +22,7 @@ export class StepLine {
     this.#text = text
     if (this.#silent) return
     if (!this.#terminal) {
-      process.stderr.write(`.. ${text}\n`)
+      say(`.. ${text}`)
       return
     }
     this.#timer ??= setInterval(() => this.#draw(), TICK_MS).unref()
@@ -30,13 +32,13 @@ export class StepLine {
   /** Takes the line away. May be called twice. */
   end(): void {
     clearInterval(this.#timer)
-    if (this.#timer) process.stderr.write('\r\u001b[K')
+    if (this.#timer) sayOver('')
     this.#timer = undefined
   }
 
   #draw(): void {
     const seconds = Math.floor((performance.now() - this.#started) / 1000)
     const line = `${this.#text} … ${seconds} s`
-    process.stderr.write(`\r${line.slice(0, (process.stderr.columns ?? 80) - 1)}\u001b[K`)
+    sayOver(line)
   }
 }

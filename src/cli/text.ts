@@ -1,5 +1,8 @@
 /** Laying out plain text: paragraphs, lists of terms, tables. Used by help and by commands that print tables. */
 
+import { escapeLine } from '../escape.ts'
+import { plain, restyled } from './style.ts'
+
 /** Breaks a paragraph at blanks. */
 export function wrap(text: string, width: number): string {
   const lines: string[] = []
@@ -28,8 +31,12 @@ export function definitions(rows: readonly (readonly [string, string])[], width:
   return entries.join('\n')
 }
 
-/** Rows as aligned columns, those in `right` to the right; two blanks between, none at the end of a line. */
-export function columns(rows: readonly (readonly string[])[], right: readonly number[] = []): string {
+/**
+ * Rows as aligned columns, those in `right` to the right; two blanks between, none at the end of a line. A cell may be
+ * somebody else's text: it stays in its line.
+ */
+export function columns(table: readonly (readonly string[])[], right: readonly number[] = []): string {
+  const rows = table.map((row) => row.map((cell) => restyled(cell, escapeLine)))
   const count = Math.max(0, ...rows.map((row) => row.length))
   const widths = Array.from({ length: count }, (_, at) => Math.max(...rows.map((row) => visible(row[at] ?? ''))))
   const lines = rows.map((row) => {
@@ -43,8 +50,6 @@ export function columns(rows: readonly (readonly string[])[], right: readonly nu
   return lines.join('')
 }
 
-/** Characters without escape sequences. */
 function visible(text: string): number {
-  // oxlint-disable-next-line no-control-regex
-  return text.replaceAll(/\u001b\[[0-9;]*m/g, '').length
+  return plain(text).length
 }

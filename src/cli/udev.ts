@@ -8,7 +8,7 @@ import { HELPER_PATH, HELPER_SCRIPT } from '../udev/helper.ts'
 import { installerScript } from '../udev/installer.ts'
 import { installGuestFiles, uninstallGuestFiles, type Change } from '../udev/install.ts'
 import { helperFile, mdevLine, MDEV_CONF_PATH, udevFiles, udevRules, type Access } from '../udev/rules.ts'
-import { printJson, say } from './print.ts'
+import { print, printJson, say } from './print.ts'
 import { columns } from './text.ts'
 import type { Call, Run } from './table.ts'
 
@@ -26,7 +26,7 @@ export const printUdev: Run = async ({ options }) => {
     rules: () => udevRules(access),
     'mdev.conf': () => `${mdevLine(access)}\n`,
   }
-  process.stdout.write(texts[options['part'] as string]!())
+  print(texts[options['part'] as string]!())
 }
 
 export const installUdev: Run = async ({ options }) => {
@@ -57,7 +57,7 @@ export const uninstallUdev: Run = async ({ options }) => {
 function report(changes: readonly Change[], options: Call['options']): void {
   if (options['json']) printJson({ changes })
   else if (changes.length === 0) say('There was nothing to remove.')
-  else process.stdout.write(columns(changes.map(({ action, path }) => [action, path])))
+  else print(columns(changes.map(({ action, path }) => [action, path])))
 }
 
 function run(file: string, args: readonly string[]): void {

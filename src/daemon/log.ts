@@ -4,6 +4,7 @@
  * A guest can cause messages: they come in a bounded number, and control bytes never reach a terminal.
  */
 
+import { cut, escapeText } from '../escape.ts'
 import type { Log } from '../log.ts'
 import { isJournal, openStderr } from './stderr.ts'
 import type { DaemonConfig } from './protocol.ts'
@@ -113,8 +114,8 @@ class Gate {
 
 const NEWLINE = Uint8Array.of(10)
 
+/** Line breaks are those of a hint: each line gets the prefix. */
 function clean(message: string): string {
-  // oxlint-disable-next-line no-control-regex
-  const safe = message.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u2028\u2029]/g, '?')
-  return safe.length > LINE_LEN ? `${safe.slice(0, LINE_LEN)}…` : safe
+  const safe = escapeText(message)
+  return safe.length > LINE_LEN ? `${cut(safe, LINE_LEN)}…` : safe
 }

@@ -6,15 +6,16 @@
 
 import { realpathSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { escapeText } from '../escape.ts'
 import { describeError, EXIT_CODES, VmchannelError } from '../errors.ts'
 import { SILENT, type Log } from '../log.ts'
 import { PortBoard } from './board.ts'
 import { startSession, type SessionOptions } from './session.ts'
 import { startUsernet, type UsernetOptions } from './usernet.ts'
 
-const USAGE = `usage: node main.js [--device 0000:00:03.0] [--driver uio|vfio] [--share] [--force] [--quiet]
-       node main.js --usernet [--address 10.118.109.100:7644] [--share] [--quiet]
-`
+const USAGE =
+  'usage: node main.js [--device 0000:00:03.0] [--driver uio|vfio] [--share] [--force] [--quiet], ' +
+  'or node main.js --usernet [--address 10.118.109.100:7644] [--share] [--quiet]'
 const ENDINGS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 export interface GuestOptions extends SessionOptions, UsernetOptions {
@@ -42,9 +43,14 @@ export async function runGuest(options: GuestOptions = {}): Promise<void> {
   }
 }
 
+/** A line break is that of a hint. */
+function sayLine(text: string): void {
+  process.stderr.write(`vmchannel guest: ${escapeText(text)}\n`)
+}
+
 /** Lines on stderr. */
 export function stderrLog(quiet = false): Log {
-  const say = (level: string) => (message: string) => void process.stderr.write(`vmchannel guest: ${level}${message}\n`)
+  const say = (level: string) => (message: string) => sayLine(`${level}${message}`)
   return { error: say('error: '), warn: say('warning: '), info: quiet ? () => {} : say(''), debug: () => {} }
 }
 
@@ -52,7 +58,7 @@ async function main(): Promise<void> {
   try {
     await runGuest(parse(process.argv.slice(2)))
   } catch (error) {
-    process.stderr.write(`vmchannel guest: ${describeError(error)}\n`)
+    sayLine(describeError(error))
     process.exitCode = error instanceof VmchannelError ? EXIT_CODES[error.code] : 1
   }
 }
@@ -72,7 +78,7 @@ function parse(words: string[]): GuestOptions {
       throw new RangeError(`--driver: "${driver}" is neither uio nor vfio`)
     return { ...rest, ...(driver === undefined ? {} : { driver }), log: stderrLog(quiet) }
   } catch (cause) {
-    throw new VmchannelError('ERR_VMCHANNEL_USAGE', (cause as Error).message, { cause, hint: USAGE.trim() })
+    throw new VmchannelError('ERR_VMCHANNEL_USAGE', (cause as Error).message, { cause, hint: USAGE })
   }
 }
 

@@ -10,6 +10,7 @@
  */
 
 import { openStderr } from '../daemon/stderr.ts'
+import { escapeLine } from '../escape.ts'
 import { readConfigText } from '../daemon/stdin.ts'
 import { inheritedFds } from '../ffi/exec.ts'
 import { exitNow, silence } from '../ffi/local-socket.ts'
@@ -125,7 +126,7 @@ function end(status: number): void {
 }
 
 function say(line: string): void {
-  stderr(new TextEncoder().encode(`vmchannel[${process.pid}]: ${line}\n`))
+  stderr(new TextEncoder().encode(`vmchannel[${process.pid}]: ${escapeLine(line)}\n`))
 }
 
 text = await readConfigText()

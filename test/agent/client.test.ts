@@ -149,7 +149,7 @@ describe('refusals', () => {
       /No such/,
       /^$/,
     ],
-    ['control characters', 'bad\u001b[31m\nthing', 'GenericError', 'AGENT', /: bad \[31m thing$/, /^$/],
+    ['control characters', 'bad\u001b[31m\nthing', 'GenericError', 'AGENT', /: bad\\x1b\[31m thing$/, /^$/],
   ])('%s', async (_, desc, kind, code, text, hint) => {
     const error = (await refused(desc, kind)()) as { hint?: string }
     expect(error).toEqual(failure(`ERR_VMCHANNEL_${code}`, text))
