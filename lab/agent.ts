@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net'
 import { VmchannelError } from '../src/errors.ts'
+import { longError } from './long-error.ts'
 
 export interface RunResult {
   /** Exit status; 128+N when signal N ended it. */
@@ -51,10 +52,7 @@ export class Job {
         this.kill(9)
         const tail = this.output.slice(-2000)
         reject(
-          new VmchannelError(
-            'ERR_VMCHANNEL_TIMEOUT',
-            `guest command did not end in ${timeout} ms: ${this.command}\n${tail}`,
-          ),
+          longError('ERR_VMCHANNEL_TIMEOUT', `guest command did not end in ${timeout} ms: ${this.command}\n${tail}`),
         )
       }, timeout)
     })
@@ -73,7 +71,7 @@ export class Job {
       if (found) return found
       if (this.ended || Date.now() >= deadline) {
         const why = this.ended ? 'ended' : `ran ${timeout} ms`
-        throw new VmchannelError(
+        throw longError(
           'ERR_VMCHANNEL_TIMEOUT',
           `${this.command}: ${why} without ${pattern}\n${this.output.slice(-2000)}`,
         )

@@ -3,7 +3,7 @@
  * gcc); QEMU is started by machine.ts.
  */
 import { spawn } from 'node:child_process'
-import { VmchannelError } from '../src/errors.ts'
+import { longError } from './long-error.ts'
 
 export interface CommandOptions {
   cwd?: string
@@ -56,8 +56,5 @@ export async function command(file: string, args: readonly string[], options: Co
   const { status, stdout, stderr } = await tryCommand(file, args, options)
   if (status === 0) return stdout
   const said = (stderr.trim() || stdout.toString().trim()).split('\n').slice(-12).join('\n')
-  throw new VmchannelError(
-    'ERR_VMCHANNEL_INTERNAL',
-    `${file} ${args.slice(0, 6).join(' ')} ended with ${status}:\n${said}`,
-  )
+  throw longError('ERR_VMCHANNEL_INTERNAL', `${file} ${args.slice(0, 6).join(' ')} ended with ${status}:\n${said}`)
 }

@@ -16,6 +16,7 @@ import type { Kernel } from './fetch/kernel.ts'
 import { guestImage, type GuestOptions } from './initramfs.ts'
 import { findProgram } from './paths.ts'
 import { QmpClient } from '../src/qmp/client.ts'
+import { longError } from './long-error.ts'
 
 export interface Launch {
   file: string
@@ -117,7 +118,7 @@ export class Machine {
   async sh(command: string, options: { timeout?: number } = {}): Promise<string> {
     const { status, output } = await this.run(command, options)
     if (status === 0) return output.replace(/\n$/, '')
-    throw new VmchannelError('ERR_VMCHANNEL_INTERNAL', `guest command ended with ${status}: ${command}\n${output}`)
+    throw longError('ERR_VMCHANNEL_INTERNAL', `guest command ended with ${status}: ${command}\n${output}`)
   }
 
   /** Starts a shell command in the guest in the background. */
@@ -281,7 +282,7 @@ export class Machine {
     const parts = [what]
     if (this.#stderr.trim()) parts.push('--- stderr of QEMU', this.#stderr.trim().split('\n').slice(-20).join('\n'))
     parts.push(`--- last lines of the guest's console`, this.#console.tail(TAIL_LINES))
-    return new VmchannelError(code, parts.join('\n'))
+    return longError(code, parts.join('\n'))
   }
 }
 

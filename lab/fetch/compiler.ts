@@ -11,6 +11,7 @@ import { VmchannelError } from '../../src/errors.ts'
 import { tryCommand } from '../command.ts'
 import { cacheRoot, findProgram, guestSource } from '../paths.ts'
 import { ensurePackages, type FetchOptions } from './packages.ts'
+import { longError } from '../long-error.ts'
 
 export interface Compiler {
   path: string
@@ -103,7 +104,7 @@ export async function guestProgram(name: string, source?: string, options: Fetch
   const result = await tryCommand(path, [...args, ...FLAGS, ...sources, '-o', join(building, name)])
   if (result.status !== 0) {
     await rm(building, { recursive: true, force: true })
-    throw new VmchannelError('ERR_VMCHANNEL_INTERNAL', `guest program ${name} does not compile:\n${result.stderr}`)
+    throw longError('ERR_VMCHANNEL_INTERNAL', `guest program ${name} does not compile:\n${result.stderr}`)
   }
   if (result.stderr) process.stderr.write(result.stderr)
   await rename(building, folder).catch((error: NodeJS.ErrnoException) => {

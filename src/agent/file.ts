@@ -5,7 +5,7 @@
 
 import type { WaitOptions } from '../client/abort.ts'
 import type { Ask } from './exec.ts'
-import { kind, nonsense, shape } from './protocol.ts'
+import { nonsense, number, shape } from './protocol.ts'
 
 /** Larger ones are no faster, and each must come within the time limit of one request. */
 const CHUNK = 48 << 10
@@ -72,7 +72,7 @@ async function withFile<T>(
 }
 
 async function open(ask: Ask, path: string, mode: string, options: WaitOptions): Promise<number> {
-  return kind<number>('guest-file-open', await ask('guest-file-open', { path, mode }, options), 'integer')
+  return number('guest-file-open', await ask('guest-file-open', { path, mode }, options), 'integer')
 }
 
 /** The agent keeps what nobody closes for as long as it lives. */

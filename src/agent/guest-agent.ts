@@ -14,9 +14,9 @@ import {
   FILE_SYSTEM,
   INTERFACE,
   isDisabled,
-  kind,
   list,
   nonsense,
+  number,
   OS_INFO,
   shape,
   USER,
@@ -207,7 +207,7 @@ export class GuestAgent {
     if ((await this.fsStatus(options)) === 'frozen') throw frozen('guest-fsfreeze-freeze')
     try {
       const what = mountpoints ? 'guest-fsfreeze-freeze-list' : 'guest-fsfreeze-freeze'
-      return kind<number>(what, await this.#ask(what, mountpoints ? { mountpoints } : {}, limits), 'count')
+      return number(what, await this.#ask(what, mountpoints ? { mountpoints } : {}, limits), 'count')
     } catch (error) {
       // Some may be frozen; a guest that stands still is worse than any error.
       if (await this.#thaw()) throw error
@@ -234,7 +234,7 @@ export class GuestAgent {
   /** Ends a freeze; gives the number of file systems. */
   async fsThaw(options: WaitOptions = {}): Promise<number> {
     const what = 'guest-fsfreeze-thaw'
-    return kind<number>(what, await this.#ask(what, {}, { timeout: FREEZE_MS, ...options }), 'count')
+    return number(what, await this.#ask(what, {}, { timeout: FREEZE_MS, ...options }), 'count')
   }
 
   async fsStatus(options: WaitOptions = {}): Promise<FreezeStatus> {

@@ -89,10 +89,9 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** The value, which is of this kind. */
-export function kind<T>(what: string, value: unknown, expected: Kind): T {
+export function number(what: string, value: unknown, expected: 'number' | 'integer' | 'count'): number {
   if (!KINDS[expected](value)) throw nonsense(what, `it is no ${expected}`)
-  return value as T
+  return value as number
 }
 
 /** The value as an object with these fields; others are left as they are, and are nobody's but who prints them. */
