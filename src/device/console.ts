@@ -305,11 +305,13 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     if (!this.#started || !this.#multiport || !queue) return this.#control.save()
     try {
       this.#control.pump(() => this.pumpControl())
+      // Before any system call: what is staged is published by a successor, and must not be said twice.
+      this.#control.save()
       if (queue.flush()) this.interrupt(queue)
     } catch (error) {
+      this.#control.save()
       this.fault(queue, error)
     }
-    this.#control.save()
   }
 
   portReady(port: Port): void {

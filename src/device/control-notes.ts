@@ -1,7 +1,7 @@
 /**
  * What the guest was told of each port, in the ledger: a successor goes on telling. Used by control.ts.
  *
- * Saved after what was told is published: who dies between the two tells it again, which no driver minds.
+ * Saved when what is told lies in the ring, before it is published: a successor publishes it.
  */
 
 import type { Ledger } from '../mem/ledger.ts'
@@ -102,7 +102,7 @@ export class ControlNotes {
     this.#unread = false
   }
 
-  /** Before the buffer of a message goes back. Doing one twice is harmless, losing one is not. */
+  /** Before the buffer of a message goes back. It is done again where it is not `done`: nothing was told for it yet. */
   begin(id: number, event: number, value: number): void {
     this.#message[0] = id
     this.#message[1] = event | (value << 16)

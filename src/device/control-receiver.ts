@@ -77,9 +77,8 @@ export class ControlReceiver {
           if (message) this.#notes.begin(message.id, message.event, message.value)
           queue.complete(batch, total)
           if (queue.flush()) this.#owner.interrupt(queue)
-          if (message) this.#handle(message)
+          if (message) this.#act(message)
           else this.ignored++
-          this.#notes.done()
           if (--turn === 0) return this.#defer()
         }
       } while (queue.enableNotify())
@@ -91,8 +90,15 @@ export class ControlReceiver {
   /** Does what the process before did not. */
   resume(): void {
     const message = this.#notes.undone()
-    if (message) this.#handle(message)
+    if (message) this.#act(message)
+  }
+
+  /** What follows from a message is noted before anything is told for it: a successor does not tell it twice. */
+  #act(message: ControlMessage): void {
+    this.#handle(message)
+    this.#sender.save()
     this.#notes.done()
+    this.#owner.pumpControl()
   }
 
   #handle({ id, event, value }: ControlMessage): void {
@@ -108,7 +114,6 @@ export class ControlReceiver {
         this.#sender.farewell(id, () => this.#owner.pumpControl())
       else this.ignored++
     }
-    this.#owner.pumpControl()
   }
 
   #handlePort(port: Port, event: number, value: number): void {

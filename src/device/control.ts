@@ -87,7 +87,7 @@ export class ControlSender {
     }
   }
 
-  /** Writes down what has changed since the last time; to be called when what was told is published. */
+  /** Writes down what has changed since the last time; to be called before what was told is published. */
   save(): void {
     const all = [this.#driverReady, this.#restoring, this.#sizeNegotiated, this.#unasked, this.#failed]
     this.#notes.save(
