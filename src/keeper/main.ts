@@ -17,15 +17,15 @@ import { exitNow, silence } from '../ffi/local-socket.ts'
 import { Watch } from '../ffi/poll.ts'
 import { PacketReader, sendPacket } from './channel.ts'
 import { Child } from './child.ts'
-import { CrashLimit } from './crash-limit.ts'
+import { CrashLimit, UNLIMITED } from './crash-limit.ts'
 import { Shelf } from './shelf.ts'
 
 /** The device process says so when it has met a bug of ours. */
 const FAILED = 70
 const RETRY_MS = 5
 /** From a process that is ready to the start of its spare: most machines that end soon never need one. */
-const FIRST_SPARE_MS = 2000
-const SPARE_MS = 300
+const FIRST_SPARE_MS = UNLIMITED ? 0 : 2000
+const SPARE_MS = UNLIMITED ? 0 : 300
 
 const inherited = inheritedFds()
 const stderr = openStderr()

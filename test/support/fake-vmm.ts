@@ -33,6 +33,8 @@ export class FakeVmm {
   /** The server hung up. */
   gone = false
   nextId = 100
+  /** Takes the server's own requests (DMA_READ); without it they come by `next` as all else. */
+  onRequest: ((message: FakeMessage) => void) | undefined
 
   constructor(path: string) {
     this.#fd = connectUnix(path)
@@ -148,6 +150,10 @@ export class FakeVmm {
         fds,
       }
       this.#rest = this.#rest.subarray(size)
+      if (this.onRequest && (found.flags & 0xf) === 0) {
+        this.onRequest(found)
+        continue
+      }
       const resolve = this.#waiting.shift()
       if (resolve) resolve(found)
       else this.#arrived.push(found)
