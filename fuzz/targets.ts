@@ -1,12 +1,24 @@
 /** All targets, in the order they take turns in. */
 
+import { AGENT } from './agent.ts'
+import { CLIPBOARD } from './clipboard.ts'
+import { CONTROL_QUEUE } from './control-queue.ts'
 import { CONTROL } from './control.ts'
 import { CUSE } from './cuse.ts'
 import { DRIVER } from './driver.ts'
+import { INSPECT_WIRE } from './inspect-wire.ts'
+import { OUTPUT } from './output.ts'
 import { PCI } from './pci.ts'
+import { QEMU } from './qemu.ts'
 import { RINGS } from './rings.ts'
+import { TAKEOVER } from './takeover.ts'
 import type { FuzzTarget } from './target.ts'
 import { TEXT } from './text.ts'
+import { USERNET } from './usernet.ts'
 import { VFIO_USER } from './vfio-user.ts'
 
-export const TARGETS: readonly FuzzTarget[] = [RINGS, PCI, VFIO_USER, DRIVER, CUSE, TEXT, CONTROL]
+export const TARGETS: readonly FuzzTarget[] = [
+  ...[RINGS, CONTROL_QUEUE, PCI, VFIO_USER, DRIVER, CUSE],
+  ...[USERNET, CLIPBOARD, AGENT, INSPECT_WIRE, TEXT, QEMU, OUTPUT],
+  ...[CONTROL, TAKEOVER],
+]

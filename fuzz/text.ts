@@ -161,7 +161,7 @@ const ARGUMENTS = [
   'virtio-serial-pci,addr=1f.7',
 ]
 
-function mangle(r: Random, text: string): string {
+export function mangle(r: Random, text: string): string {
   if (r.chance(85) || text === '') return text
   const at = r.below(text.length)
   switch (r.below(4)) {
@@ -187,7 +187,7 @@ function portText(r: Random): string {
 }
 
 /** Runs it; an error has to be one for people. Undefined where it was refused. */
-function tolerant<T>(work: () => T): T | undefined {
+export function tolerant<T>(work: () => T): T | undefined {
   try {
     return work()
   } catch (error) {
