@@ -35,11 +35,12 @@ function reply(r: Random, { proc, serial }: Asked): Buffer {
   if (status === 1) body.string(r.pick(['ENOENT', '', 'E'.repeat(40)])).string(r.pick(TEXTS))
   else
     for (let i = r.below(4); i > 0; i--) {
-      if (r.chance(50)) {
+      const kind = r.below(3)
+      if (kind === 0) {
         const list = Array.from({ length: r.below(6) }, () => r.pick(TEXTS))
         body.uint32(r.chance(90) ? list.length : r.pick(WORDS))
         for (const text of list) body.string(text)
-      } else if (r.chance(50)) body.string(r.pick(TEXTS))
+      } else if (kind === 1) body.string(r.pick(TEXTS))
       else body.uint32(r.pick(WORDS))
     }
   const bytes = body.bytes()

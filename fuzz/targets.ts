@@ -10,6 +10,7 @@ import { INSPECT_WIRE } from './inspect-wire.ts'
 import { OUTPUT } from './output.ts'
 import { PCI } from './pci.ts'
 import { QEMU } from './qemu.ts'
+import { RESUME } from './resume.ts'
 import { RINGS } from './rings.ts'
 import { TAKEOVER } from './takeover.ts'
 import type { FuzzTarget } from './target.ts'
@@ -18,7 +19,7 @@ import { USERNET } from './usernet.ts'
 import { VFIO_USER } from './vfio-user.ts'
 
 export const TARGETS: readonly FuzzTarget[] = [
-  ...[RINGS, CONTROL_QUEUE, PCI, VFIO_USER, DRIVER, CUSE],
+  ...[RINGS, CONTROL_QUEUE, PCI, VFIO_USER, DRIVER, CUSE, RESUME],
   ...[USERNET, CLIPBOARD, AGENT, INSPECT_WIRE, TEXT, QEMU, OUTPUT],
   ...[CONTROL, TAKEOVER],
 ]

@@ -69,8 +69,8 @@ async function start(): Promise<FuzzSession> {
         }
         guest.socket.resume()
         await guest.greet(device)
-        const there = device.ports.map(({ id }) => id).toSorted()
-        assert.deepEqual(guest.ports.toSorted(), there, 'a guest end is told of other ports than there are')
+        const there = device.ports.map(({ id }) => id)
+        assert.deepEqual(new Set(guest.ports), new Set(there), 'a guest end is told of other ports than there are')
         assert.deepEqual(
           errors.filter((text) => !text.includes('was cut off')),
           [],
