@@ -23,3 +23,6 @@ export const TARGETS: readonly FuzzTarget[] = [
   ...[USERNET, CLIPBOARD, AGENT, INSPECT_WIRE, TEXT, QEMU, OUTPUT],
   ...[CONTROL, TAKEOVER],
 ]
+
+/** Those that find something known which is not mended yet: `npm run fuzz` runs them, the tests do not. */
+export const UNMENDED: ReadonlySet<FuzzTarget> = new Set([CONTROL_QUEUE, USERNET, CLIPBOARD, QEMU, TAKEOVER])

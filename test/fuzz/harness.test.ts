@@ -184,12 +184,12 @@ describe('findings', () => {
         }
         return n
       }),
-      turnMs: 200,
+      turnMs: 50,
     })
-    expect((await runOne(steps(300, 2), { once: true, shrinkMs: 0 })).finding?.message).toMatch(
-      /kept the event loop \d+ ms, more than 200/,
+    expect((await runOne(steps(80, 1), { once: true, shrinkMs: 0 })).finding?.message).toMatch(
+      /kept the event loop \d+ ms, more than 50/,
     )
-    expect((await runOne(steps(10, 40), { once: true })).finding).toBeUndefined()
+    expect((await runOne(steps(5, 20), { once: true })).finding).toBeUndefined()
   })
 
   it('a rejection that nobody listens to is one', async () => {
