@@ -77,10 +77,32 @@ export interface Piece {
   offset: number
   /** Bytes that this piece answers for. */
   size: number
-  /** Starts at `offset`; longer than `size` where the window overlaps the next piece. */
-  bytes: Uint8Array
+  /**
+   * Starts at `offset`; longer than `size` where the window overlaps the next piece. Made when it is first asked for: a
+   * new view of a gigabyte costs the garbage collector 10 ms and more.
+   */
+  readonly bytes: Uint8Array
   /** Host virtual address of `bytes[0]`. */
   address: number
+}
+
+class LazyPiece implements Piece {
+  readonly offset: number
+  readonly size: number
+  readonly address: number
+  readonly #view: (offset: number) => Uint8Array
+  #bytes: Uint8Array | undefined
+
+  constructor(offset: number, size: number, address: number, view: (offset: number) => Uint8Array) {
+    this.offset = offset
+    this.size = size
+    this.address = address
+    this.#view = view
+  }
+
+  get bytes(): Uint8Array {
+    return this.#bytes ?? (this.#bytes = this.#view(this.offset))
+  }
 }
 
 interface Range {
@@ -141,10 +163,12 @@ export class SharedMapping {
     for (let at = offset; at < end;) {
       const index = Math.min(Math.floor(at / STRIDE), this.#windows.length - 1)
       const start = index * STRIDE
-      const window = this.#window(index)
       const stop = index === this.#windows.length - 1 ? end : Math.min(end, start + STRIDE)
-      const bytes = window.subarray(at - start, Math.min(end - start, window.length))
-      pieces.push({ offset: at, size: stop - at, bytes, address: this.#range.address + at })
+      const view = (offset: number): Uint8Array => {
+        const window = this.#window(index)
+        return window.subarray(offset - start, Math.min(end - start, window.length))
+      }
+      pieces.push(new LazyPiece(at, stop - at, this.#range.address + at, view))
       at = stop
     }
     return pieces
@@ -166,6 +190,7 @@ export class SharedMapping {
   #window(index: number): Uint8Array {
     const known = this.#windows[index]
     if (known) return known
+    if (this.#range.dropped) throw new RangeError('a view of memory that is gone')
     const start = index * STRIDE
     const len = Math.min(WINDOW_SIZE, this.size - start)
     const buffer = viewNative(BigInt(this.#range.address + start), len)

@@ -34,33 +34,45 @@ export class GuestMemory {
     return this.#regions
   }
 
-  /** Adds a region; PeerFault when it is empty, overlaps another, or leaves the range of exact numbers. */
-  add(region: Region): void {
-    const { base, size } = region
-    if (!(size > 0) || !(base >= 0) || base + size > Number.MAX_SAFE_INTEGER)
-      throw new PeerFault(`memory region at ${hex(base)} of ${size} bytes is out of range`)
-    if (region.bytes.length < size) throw new PeerFault(`memory region at ${hex(base)} has fewer bytes than its size`)
-    if ((region.bytes.byteOffset - base) % 16 !== 0)
-      throw new PeerFault(`memory region at ${hex(base)} is mapped at an odd place`)
-    const at = this.#regions.findIndex((r) => r.base > base)
-    const index = at === -1 ? this.#regions.length : at
-    const before = this.#regions[index - 1]
-    const after = this.#regions[index]
-    if ((before && before.base + before.size > base) || (after && base + size > after.base))
-      throw new PeerFault(`memory region at ${hex(base)} of ${size} bytes overlaps another`)
-    this.#regions.splice(index, 0, region)
+  /**
+   * Adds regions, given in the order of their addresses, with nothing between them that is there already; PeerFault when
+   * one is empty, overlaps another, or leaves the range of exact numbers. Then none is added.
+   */
+  add(...regions: readonly Region[]): void {
+    const index = this.#indexAfter(regions[0]!.base)
+    const next = this.#regions[index]
+    let before = this.#regions[index - 1]
+    for (const region of regions) {
+      const { base, size } = region
+      if (!(size > 0) || !(base >= 0) || base + size > Number.MAX_SAFE_INTEGER)
+        throw new PeerFault(`memory region at ${hex(base)} of ${size} bytes is out of range`)
+      // The bytes of a mapped file are not asked for before they are touched: the first time is dear.
+      if (region.address === 0 && region.bytes.length < size)
+        throw new PeerFault(`memory region at ${hex(base)} has fewer bytes than its size`)
+      if (((region.address || region.bytes.byteOffset) - base) % 16 !== 0)
+        throw new PeerFault(`memory region at ${hex(base)} is mapped at an odd place`)
+      if ((before && before.base + before.size > base) || (next && base + size > next.base))
+        throw new PeerFault(`memory region at ${hex(base)} of ${size} bytes overlaps another`)
+      before = region
+    }
+    this.#regions.splice(index, 0, ...regions)
     this.#changed()
   }
 
   /** Removes all regions inside [base, base + size); returns how many. A region that sticks out is a PeerFault. */
   remove(base: number, size: number): number {
-    const inside = this.#regions.filter((r) => r.base < base + size && r.base + r.size > base)
-    if (inside.some((r) => r.base < base || r.base + r.size > base + size))
+    const after = this.#indexAfter(base)
+    const before = this.#regions[after - 1]
+    const from = before && before.base + before.size > base ? after - 1 : after
+    let to = from
+    while (to < this.#regions.length && this.#regions[to]!.base < base + size) to++
+    if (to === from) return 0
+    const last = this.#regions[to - 1]!
+    if (this.#regions[from]!.base < base || last.base + last.size > base + size)
       throw new PeerFault(`removing ${hex(base)} of ${size} bytes would split a memory region`)
-    if (inside.length === 0) return 0
-    this.#regions = this.#regions.filter((r) => !inside.includes(r))
+    this.#regions.splice(from, to - from)
     this.#changed()
-    return inside.length
+    return to - from
   }
 
   clear(): void {
@@ -73,6 +85,18 @@ export class GuestMemory {
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
+  }
+
+  /** Index of the first region that begins above `address`. */
+  #indexAfter(address: number): number {
+    let low = 0
+    let high = this.#regions.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (this.#regions[middle]!.base <= address) low = middle + 1
+      else high = middle
+    }
+    return low
   }
 
   /** The region that holds `address`, or undefined. */

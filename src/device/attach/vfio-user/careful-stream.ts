@@ -14,20 +14,21 @@ import { Watch } from '../../../ffi/poll.ts'
 import { hungUp } from '../../../ffi/rw.ts'
 import { Receiver, sendBytes } from '../../../ffi/scm.ts'
 import type { MessageStream, StreamEnd } from './stream.ts'
+import { TURNS, type Turns, type Worker } from './turns.ts'
 import type { VmmNotes } from './vmm-notes.ts'
 import { HEADER, HEADER_SIZE, TYPE_MASK, TYPE_REQUEST, type Message } from './wire.ts'
 
 /** Most data in one region access or DMA message of such a connection: told to the VMM. */
 export const CAREFUL_DATA_XFER: number = 32 << 10
 const READ_SIZE = 64 * 1024
-const TURN_READS = 64
 /** How soon to look again at a message that has come in part; the socket stays readable meanwhile. */
 const PART_MS = 2
 const NO_FDS: number[] = []
 
-export class CarefulStream implements MessageStream {
+export class CarefulStream implements MessageStream, Worker {
   readonly #fd: number
   readonly #end: StreamEnd
+  readonly #turns: Turns
   /** Of the attached VMM only. */
   #notes: VmmNotes | undefined
   readonly #watch: Watch
@@ -41,19 +42,18 @@ export class CarefulStream implements MessageStream {
   #part: NodeJS.Timeout | undefined
   /** The VMM had hung up when a part of a message was looked at last. */
   #partIsAll = false
-  #later: NodeJS.Immediate | undefined
-  #turning = false
   #closed = false
 
   /** Takes over `fd`. */
-  constructor(fd: number, end: StreamEnd) {
+  constructor(fd: number, end: StreamEnd, turns: Turns = TURNS) {
     this.#fd = fd
     this.#end = end
+    this.#turns = turns
     const view = new DataView(this.#bytes.buffer)
     this.#message = { bytes: this.#bytes, view, id: 0, command: 0, flags: 0, errno: 0, at: 0, len: 0, fds: NO_FDS }
     this.#watch = new Watch(fd, (ready) => {
       if (ready.writable && this.#unsent) this.#flush()
-      this.#turn()
+      this.#turns.take(this)
     })
     this.#watch.want(true, false)
   }
@@ -83,7 +83,6 @@ export class CarefulStream implements MessageStream {
     if (this.#closed) return
     this.#closed = true
     clearTimeout(this.#part)
-    clearImmediate(this.#later)
     this.#watch.close()
     closeFd(this.#fd)
     this.#unsent = undefined
@@ -117,18 +116,10 @@ export class CarefulStream implements MessageStream {
     this.#end.closed(reason)
   }
 
-  #turn(): void {
-    if (this.#turning) return
-    this.#turning = true
-    try {
-      for (let reads = TURN_READS; !this.#closed && !this.#unsent && this.#round();)
-        if (--reads === 0) {
-          this.#later = setImmediate(() => this.#turn())
-          return
-        }
-    } finally {
-      this.#turning = false
-    }
+  /** Looks, handles and consumes until nothing is left, or until others must have their turn. */
+  work(): boolean {
+    while (!this.#closed && !this.#unsent && this.#round()) if (this.#turns.over) return true
+    return false
   }
 
   /** Looks, handles, consumes; false where there is nothing more for now. */
@@ -171,6 +162,7 @@ export class CarefulStream implements MessageStream {
       this.#handle(consumed, ends[done]!, done === owner ? fds : NO_FDS)
       if (this.#closed) return false
       consumed = ends[done]!
+      if (this.#turns.over) break
     }
     this.#consume(consumed)
     return true
@@ -224,8 +216,9 @@ export class CarefulStream implements MessageStream {
     this.#watch.want(false, false)
     this.#part ??= setTimeout(() => {
       this.#part = undefined
-      if (!this.#closed && !this.#unsent) this.#watch.want(true, false)
-      this.#turn()
+      if (this.#closed || this.#unsent) return
+      this.#watch.want(true, false)
+      this.#turns.take(this)
     }, PART_MS)
     return false
   }

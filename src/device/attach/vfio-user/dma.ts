@@ -7,9 +7,9 @@
 
 import { describeError } from '../../../errors.ts'
 import { closeFd } from '../../../ffi/libc.ts'
-import { inspectFile } from '../../../ffi/mmap.ts'
+import { inspectFile, type Piece } from '../../../ffi/mmap.ts'
 import type { Log } from '../../../log.ts'
-import { hex, type GuestMemory } from '../../../mem/guest-memory.ts'
+import { hex, type GuestMemory, type Region } from '../../../mem/guest-memory.ts'
 import type { Store } from '../../../store.ts'
 import { Backings, fileKey, type Backing } from './backing.ts'
 import {
@@ -28,6 +28,8 @@ import {
 /** QEMU's own limit (max_dma_maps). */
 const MAX_MAPS = 65535
 const PAGE = 4096
+/** Most memory in one mapping: each gigabyte of it is a region, and one message must not make ever so many. */
+const MAX_SIZE = 2 ** 44
 /** Lines that one VMM may fill the log with. */
 const MAX_COMPLAINTS = 8
 
@@ -50,6 +52,28 @@ interface Entry {
 
 /** The note of a mapping; its name is the address. */
 type KeptMap = Pick<Entry, 'size' | 'flags' | 'offset' | 'file'>
+
+/** A piece of a file, as guest memory; its view is made when it is first touched. */
+class DmaRegion implements Region {
+  readonly base: number
+  readonly size: number
+  readonly address: number
+  readonly writable: boolean
+  readonly #piece: Piece
+  #bytes: Uint8Array | undefined
+
+  constructor(base: number, piece: Piece, writable: boolean) {
+    this.base = base
+    this.size = piece.size
+    this.address = piece.address
+    this.writable = writable
+    this.#piece = piece
+  }
+
+  get bytes(): Uint8Array {
+    return this.#bytes ?? (this.#bytes = this.#piece.bytes)
+  }
+}
 
 export class DmaTable {
   readonly #memory: GuestMemory
@@ -148,6 +172,7 @@ export class DmaTable {
     const facts = inspectFile(fd)
     if (!facts?.regular) return this.#refuse(iova, size, 'what came with it is not a file')
     if (facts.size < offset + size) return this.#refuse(iova, size, `its file has only ${facts.size} bytes`)
+    if (size > MAX_SIZE) return this.#refuse(iova, size, `one mapping may have ${MAX_SIZE} bytes`)
     if (!facts.writable && (flags & DMA_FLAG.WRITE) !== 0) return this.#refuse(iova, size, 'its file is read-only')
     if (!facts.sealed && !this.#warnedUnsealed) {
       this.#warnedUnsealed = true
@@ -215,10 +240,8 @@ export class DmaTable {
 
   #addRegions({ iova, size, flags, offset, backing }: Entry & { backing: Backing }): void {
     const writable = (flags & DMA_FLAG.WRITE) !== 0
-    for (const piece of backing.mapping.pieces(offset, size)) {
-      const base = iova + piece.offset - offset
-      this.#memory.add({ base, size: piece.size, bytes: piece.bytes, address: piece.address, writable })
-    }
+    const pieces = backing.mapping.pieces(offset, size)
+    this.#memory.add(...pieces.map((piece) => new DmaRegion(iova + piece.offset - offset, piece, writable)))
   }
 
   /**

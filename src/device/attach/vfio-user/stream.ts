@@ -8,14 +8,12 @@
 import { closeFd, EAGAIN, errnoName } from '../../../ffi/libc.ts'
 import { Watch } from '../../../ffi/poll.ts'
 import { Receiver, sendBytes } from '../../../ffi/scm.ts'
+import { TURNS, type Turns, type Worker } from './turns.ts'
 import type { VmmNotes } from './vmm-notes.ts'
 import { HEADER, HEADER_SIZE, MAX_MESSAGE, type Message } from './wire.ts'
 
 /** Bytes asked for in one read. */
 const READ_SIZE = 64 * 1024
-/** Reads and messages per turn of the event loop: other devices of this process want to live too. */
-const TURN_READS = 64
-const TURN_MESSAGES = 4096
 const NO_FDS: number[] = []
 
 export interface StreamEnd {
@@ -49,9 +47,10 @@ interface HeldFds {
   fds: number[]
 }
 
-export class Stream implements MessageStream {
+export class Stream implements MessageStream, Worker {
   readonly #fd: number
   readonly #end: StreamEnd
+  readonly #turns: Turns
   readonly #watch: Watch
   readonly #bytes = new Uint8Array(new ArrayBuffer(MAX_MESSAGE + READ_SIZE))
   readonly #receiver: Receiver
@@ -65,14 +64,13 @@ export class Stream implements MessageStream {
   /** The last read took all that was there: what comes then, an end too, the event loop tells. */
   #drained = false
   #hungUp = false
-  #turning = false
-  #resumeQueued = false
   #closed = false
 
   /** Takes over `fd`. */
-  constructor(fd: number, end: StreamEnd) {
+  constructor(fd: number, end: StreamEnd, turns: Turns = TURNS) {
     this.#fd = fd
     this.#end = end
+    this.#turns = turns
     this.#receiver = new Receiver(this.#bytes)
     const view = new DataView(this.#bytes.buffer)
     this.#message = { bytes: this.#bytes, view, id: 0, command: 0, flags: 0, errno: 0, at: 0, len: 0, fds: NO_FDS }
@@ -80,7 +78,7 @@ export class Stream implements MessageStream {
       // After an error the watch has stopped: this is the last turn, and has to find the end.
       if (ready.disconnect) this.#hungUp = true
       if (ready.writable && this.#unsent) this.#flush()
-      this.#turn()
+      this.#turns.take(this)
     })
     this.#watch.want(true, false)
   }
@@ -135,35 +133,13 @@ export class Stream implements MessageStream {
   }
 
   /** Reads and handles until nothing is left, or until others must have their turn. */
-  #turn(): void {
-    if (this.#turning) return
-    this.#turning = true
-    try {
-      this.#work()
-    } finally {
-      this.#turning = false
-    }
-  }
-
-  #work(): void {
-    let messages = TURN_MESSAGES
-    let reads = TURN_READS
+  work(): boolean {
     this.#drained = false
     while (!this.#closed && !this.#unsent) {
-      messages = this.#handle(messages)
-      if (this.#closed || this.#unsent) return
-      if (messages === 0 || reads-- === 0) return this.#resumeLater()
-      if (this.#drained || !this.#read()) return
+      if (this.#handle()) return true
+      if (this.#closed || this.#unsent || this.#drained || !this.#read()) break
     }
-  }
-
-  #resumeLater(): void {
-    if (this.#resumeQueued) return
-    this.#resumeQueued = true
-    setImmediate(() => {
-      this.#resumeQueued = false
-      this.#turn()
-    })
+    return false
   }
 
   /** One read; false where nothing came. */
@@ -210,20 +186,19 @@ export class Stream implements MessageStream {
     return !this.#lostFds()
   }
 
-  /** Handles what is whole in the buffer, at most `budget` messages; returns what is left of the budget. */
-  #handle(budget: number): number {
+  /** Handles what is whole in the buffer; true where the turn was over before that. */
+  #handle(): boolean {
     const message = this.#message
     const view = message.view
-    while (budget > 0 && this.#stop - this.#start >= HEADER_SIZE) {
+    while (this.#stop - this.#start >= HEADER_SIZE) {
       const start = this.#start
       const size = view.getUint32(start + HEADER.size, true)
       if (size < HEADER_SIZE || size > MAX_MESSAGE) {
         this.#fail(`a message of ${size} bytes, expected ${HEADER_SIZE} to ${MAX_MESSAGE}`)
-        return budget
+        return false
       }
       if (this.#stop - start < size) break
       this.#start = start + size
-      budget--
       message.id = view.getUint16(start + HEADER.id, true)
       message.command = view.getUint16(start + HEADER.command, true)
       message.flags = view.getUint32(start + HEADER.flags, true)
@@ -233,9 +208,10 @@ export class Stream implements MessageStream {
       const held = this.#held[0]
       if (held && held.at === start) this.#handleWithFds(held.fds)
       else this.#end.message(message)
-      if (this.#closed || this.#unsent) return budget
+      if (this.#closed || this.#unsent) return false
+      if (this.#turns.over) return true
     }
-    return budget
+    return false
   }
 
   #handleWithFds(fds: number[]): void {

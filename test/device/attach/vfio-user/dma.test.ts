@@ -187,6 +187,29 @@ test('E3: thousands of maps are bounded and cheap to take away', async () => {
   expect(rig.memory.regions).toHaveLength(count / 2)
 })
 
+test('E3: a mapping of terabytes makes no view before it is touched, and is bounded', async () => {
+  const fd = ram(2 ** 40)
+  const before = process.memoryUsage().external
+  expect(await vmm.mapMemory(0, 2 ** 40, fd)).toBe(0)
+  expect(rig.memory.regions.length).toBeGreaterThan(1000)
+  expect(process.memoryUsage().external - before).toBeLessThan(2 ** 28)
+  const last = rig.memory.region(2 ** 40 - 1)!
+  last.bytes[2 ** 40 - 1 - last.base] = 9
+  expect(byteOf(fd, 2 ** 40 - 1)).toBe(9)
+  const huge = ram(2 ** 44 + 4096)
+  expect(await vmm.mapMemory(2 ** 45, 2 ** 44 + 4096, huge)).toBe(EINVAL)
+})
+
+test('E3: one message that takes many mappings away looks at each once', async () => {
+  const fd = ram(4096)
+  let changes = 0
+  rig.memory.onChange(() => changes++)
+  for (let i = 0; i < 1000; i++) expect(await vmm.mapMemory(i * 8192, 4096, fd)).toBe(0)
+  expect(await vmm.unmapMemory(8192, 998 * 8192)).toBe(0)
+  expect(changes).toBe(1001)
+  expect(rig.memory.regions.map((r) => r.base)).toEqual([0, 999 * 8192])
+})
+
 test('E3: the number of files is bounded, and files that nobody uses make room', async () => {
   const ENOMEM = 12
   const round = async (first: number): Promise<number> => {
