@@ -17,6 +17,8 @@ import { Random } from './random.ts'
 import type { FuzzSession, FuzzTarget } from './target.ts'
 
 const LINES = 20
+const VM = 'alpha'
+const PORT = 'null,name=first'
 /** Ports and connections that requests have left behind come and go; a leak would pass this soon. */
 const FDS_MAX = 400
 const METHODS = [
@@ -82,7 +84,7 @@ async function start(): Promise<FuzzSession> {
   const device = await startDevice(
     {
       stateDir: join(folder, 'state'),
-      vms: [{ name: 'alpha', ports: ['null,name=first'] }],
+      vms: [{ name: VM, ports: [PORT] }],
       exitWith: 'parent',
       logLevel: 'error',
     },
@@ -106,9 +108,7 @@ async function start(): Promise<FuzzSession> {
       assert.equal(device.process.exitCode, null, 'the device process has ended')
       const client = await ControlClient.connect(device.controlSocket)
       try {
-        for (const { port, name } of await client.request('port.list', {}))
-          if (name !== 'first') await client.request('port.remove', { port: String(port) })
-        assert.equal((await client.request('port.list', {})).length <= 1, true)
+        await tidy(client)
       } finally {
         client.close()
       }
@@ -122,6 +122,19 @@ async function start(): Promise<FuzzSession> {
       rmSync(folder, { recursive: true, force: true })
     },
   }
+}
+
+/** As it was before the episode, whose requests may have added and removed VMs and ports. A request names its VM. */
+async function tidy(client: ControlClient): Promise<void> {
+  for (const { vm } of await client.request('vm.list', {}))
+    if (vm !== VM) await client.request('vm.remove', { vm })
+  const left = await client.request('vm.list', {})
+  if (left.length === 0) await client.request('vm.add', { name: VM, ports: [PORT] })
+  for (const { port, name } of await client.request('port.list', { vm: VM }))
+    if (name !== 'first') await client.request('port.remove', { vm: VM, port })
+  const names = (await client.request('port.list', { vm: VM })).map(({ name }) => name)
+  assert.ok(names.every((name) => name === 'first') && names.length <= 1, `ports after an episode: ${names.join()}`)
+  if (names.length === 0) await client.request('port.add', { vm: VM, spec: PORT })
 }
 
 export const CONTROL: FuzzTarget = { name: 'control', title: 'clients of the control socket that say anything', start }
