@@ -53,17 +53,26 @@ export interface Session {
   close(): Promise<void>
 }
 
-export interface Suite {
-  readonly cases: readonly CaseInfo[]
-  start(): Promise<Session>
+/** What may be asked of rigs; those with a stock guest follow. */
+export interface RigWish {
+  /** MSI-X vectors of both sides; default: what each side has by itself. */
+  vectors?: number
 }
 
-export function makeSuite<R extends BenchRig>(cases: readonly Case<R>[], startRig: () => Promise<R>): Suite {
+export interface Suite {
+  readonly cases: readonly CaseInfo[]
+  start(wish?: RigWish): Promise<Session>
+}
+
+export function makeSuite<R extends BenchRig>(
+  cases: readonly Case<R>[],
+  startRig: (wish: RigWish) => Promise<R>,
+): Suite {
   const find = (info: CaseInfo): Case<R> => cases.find(({ ids }) => ids[0] === info.ids[0])!
   return {
     cases,
-    async start() {
-      const rig = await startRig()
+    async start(wish = {}) {
+      const rig = await startRig(wish)
       return {
         banner: rig.banner,
         run: (info, side) => find(info).run(rig, side),

@@ -112,7 +112,7 @@ export const END_TO_END: Suite = makeSuite(
     cpu('e2e.cpu.h2g', 'processor time, host writes of 64 KiB', (rig, side) => receive(rig, side, CPU_BYTES, 64 << 10)),
     console('e2e.hvc', 4 * MIB),
   ],
-  () => Rig.start(),
+  ({ vectors }) => Rig.start('device', vectors),
 )
 
 /** What a keeper costs while nothing happens to the device process: with one (`ours`) against without. */
@@ -123,5 +123,5 @@ export const KEEPER: Suite = makeSuite(
     hostToGuest('keeper.h2g.bulk', 64 << 10, 64 * MIB),
     roundTrip('keeper.rtt.1b', 1, 1000),
   ],
-  () => Rig.start('unkept'),
+  ({ vectors }) => Rig.start('unkept', vectors),
 )

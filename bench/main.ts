@@ -14,6 +14,7 @@ const HELP = `npm run bench [-- OPTION … PART …]: our device against QEMU's 
 A part is a case id or the start of one. The two sides take turns; above 1 ours is better.
   --json        one line of JSON a figure
   --pairs N     pairs of runs; default 7
+  --vectors N   both devices with N interrupt vectors, where the guest is stock Linux; default: each its own default
   --svg FILE    a plot of what was measured; --plot: of docs/bench.svg
   --markdown    a table against the targets
   --save        keeps the figures in bench/baseline.json
@@ -27,7 +28,12 @@ const flag = { type: 'boolean', default: false } as const
 const { values, positionals } = parse({
   options: {
     ...{ help: flag, json: flag, plot: flag, save: flag, guard: flag, markdown: flag },
-    ...{ pairs: { type: 'string', default: '7' }, svg: { type: 'string' }, from: { type: 'string' } },
+    ...{
+      pairs: { type: 'string', default: '7' },
+      vectors: { type: 'string' },
+      svg: { type: 'string' },
+      from: { type: 'string' },
+    },
   },
   allowPositionals: true,
 })
@@ -38,6 +44,9 @@ if (values.help) {
 const BASELINE = join(repoRoot(), 'bench', 'baseline.json')
 const pairs = Number(values.pairs)
 if (!Number.isInteger(pairs) || pairs < 1) usage(`--pairs ${values.pairs}: expected a number from 1`)
+const vectors = values.vectors === undefined ? undefined : Number(values.vectors)
+if (vectors !== undefined && !(Number.isInteger(vectors) && vectors >= 2 && vectors <= 2048))
+  usage(`--vectors ${values.vectors}: expected a number from 2 to 2048`)
 for (const part of positionals)
   if (!ALL_IDS.some((id) => id.startsWith(part))) usage(`no case starts with ${part}; there are ${ALL_IDS.join(' ')}`)
 
@@ -73,7 +82,7 @@ async function measureAll(): Promise<Line[]> {
   for (const suite of SUITES) {
     const cases = chosenCases(suite, positionals)
     if (cases.length === 0) continue
-    const session = await suite.start()
+    const session = await suite.start(vectors === undefined ? {} : { vectors })
     try {
       process.stderr.write(`${session.banner}; ${pairs} pairs, medians\n`)
       for (const info of cases)

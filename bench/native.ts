@@ -22,6 +22,8 @@ import { stopDevice, until } from './wait.ts'
 
 const MIB = 1 << 20
 const SLOT: Readonly<Record<Side, number>> = { ours: 4, qemu: 5 }
+/** MSI-X vectors of both devices. */
+const VECTORS = 4
 /** As many as QEMU's queues hold, and what Linux puts into a receiveq: pages. */
 const BUFFERS = 128
 const RECEIVE_LEN = 4096
@@ -39,7 +41,7 @@ class NativeRig implements BenchRig {
     const folder = await mkdtemp(join(tmpdir(), 'vmchannel-native-'))
     const device = await startDevice({
       stateDir: join(folder, 'state'),
-      vms: [{ ports: [`unix:${join(folder, 'ours.sock')},name=bench`] }],
+      vms: [{ vectors: VECTORS, ports: [`unix:${join(folder, 'ours.sock')},name=bench`] }],
       exitWith: 'parent',
       logLevel: 'warn',
     })
@@ -48,7 +50,7 @@ class NativeRig implements BenchRig {
       const ours = JSON.stringify({ ...(JSON.parse(value) as object), addr: `0${SLOT.ours}.0` })
       const machine = await BareMachine.start({
         args: [
-          ...[option, ours, '-device', `virtio-serial-pci,disable-legacy=on,vectors=4,addr=${SLOT.qemu}`],
+          ...[option, ours, '-device', `virtio-serial-pci,disable-legacy=on,vectors=${VECTORS},addr=${SLOT.qemu}`],
           ...['-chardev', `socket,id=c,path=${join(folder, 'qemu.sock')},server=on,wait=off`],
           ...['-device', 'virtserialport,chardev=c,name=bench'],
         ],

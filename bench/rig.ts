@@ -36,9 +36,9 @@ export class Rig implements BenchRig {
 
   /**
    * `theirs`: QEMU's own device, or a connection over its user networking, which has no console. Or a device of ours
-   * like the other one, which has a keeper then, without a keeper and a console.
+   * like the other one, which has a keeper then, without a keeper and a console. `vectors`: the same for both.
    */
-  static async start(theirs: 'device' | 'usernet' | 'unkept' = 'device'): Promise<Rig> {
+  static async start(theirs: 'device' | 'usernet' | 'unkept' = 'device', vectors?: number): Promise<Rig> {
     const network = theirs === 'usernet'
     const qemu = await ensureQemu()
     const kernel = await ensureKernel('6.1')
@@ -49,7 +49,12 @@ export class Rig implements BenchRig {
     const devices: StartedDevice[] = []
     const start = async (name: string, ports: string[], keeper: boolean): Promise<string[]> => {
       const device = await startDevice(
-        { stateDir: join(folder, name), vms: [{ ports }], exitWith: 'parent', logLevel: 'warn' },
+        {
+          stateDir: join(folder, name),
+          vms: [{ ports, ...(vectors === undefined ? {} : { vectors }) }],
+          exitWith: 'parent',
+          logLevel: 'warn',
+        },
         { keeper },
       )
       devices.push(device)
@@ -61,7 +66,7 @@ export class Rig implements BenchRig {
       const theirArgs = network
         ? networkArgs(socket)
         : theirs === 'device'
-          ? deviceArgs(socket)
+          ? deviceArgs(socket, vectors)
           : await start('theirs', [`unix:${socket},name=bench.qemu`], false)
       const machine = await Machine.boot({
         qemu: qemu.path,
@@ -141,9 +146,10 @@ export class Rig implements BenchRig {
   }
 }
 
-function deviceArgs(socket: string): string[] {
+function deviceArgs(socket: string, vectors: number | undefined): string[] {
   return [
-    ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=theirs,path=${socket},server=on,wait=off`],
+    ...['-device', `virtio-serial-pci${vectors === undefined ? '' : `,vectors=${vectors}`}`],
+    ...['-chardev', `socket,id=theirs,path=${socket},server=on,wait=off`],
     ...['-device', 'virtserialport,chardev=theirs,name=bench.qemu'],
     ...['-chardev', `socket,id=hvc,path=${consoleOf(socket)},server=on,wait=off`],
     ...['-device', 'virtconsole,chardev=hvc,name=hvc.qemu'],

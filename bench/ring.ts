@@ -44,7 +44,7 @@ class Rig implements BenchRig {
   static async start(): Promise<Rig> {
     const memory = new GuestMemory()
     const device = new ConsoleDevice({ maxPorts: 3, queueSize: CHAINS, defer: setImmediate })
-    const machine = new LoopbackMachine(new VirtioPci(device, memory), memory)
+    const machine = new LoopbackMachine(new VirtioPci(device, memory, { vectors: device.queueCount + 1 }), memory)
     const { transport, pool } = attachLoopback(machine)
     const buffers = { transmitBuffers: CHAINS, transmitLen: BIG }
     const driver = new ConsoleDriver(transport, pool, { defer: setImmediate, ...buffers })

@@ -18,6 +18,8 @@ import { Tap } from './tap.ts'
 import { stopDevice, until } from './wait.ts'
 
 const SLOT: Readonly<Record<Side, number>> = { ours: 4, qemu: 5 }
+/** MSI-X vectors of both devices. */
+const VECTORS = 4
 const BYTES = 2 ** 30
 const SIZE = 32 << 10
 const POOL_LIMIT = 400 << 20
@@ -43,7 +45,7 @@ class Wide {
     const ports = numbers.map((i) => `unix:${join(folder, `ours.${i}`)},name=p${i}`)
     const device = await startDevice({
       stateDir: join(folder, 'state'),
-      vms: [{ maxPorts: count + 1, ports }],
+      vms: [{ maxPorts: count + 1, vectors: VECTORS, ports }],
       exitWith: 'parent',
       logLevel: 'warn',
     })
@@ -113,8 +115,8 @@ function theirs(folder: string, numbers: readonly number[]): string[] {
     ...['-chardev', `socket,id=c${i},path=${join(folder, `qemu.${i}`)},server=on,wait=off`],
     ...['-device', `virtserialport,chardev=c${i},nr=${i},name=p${i}`],
   ])
-  const device = `virtio-serial-pci,disable-legacy=on,vectors=4,max_ports=${numbers.length + 1},addr=${SLOT.qemu}`
-  return ['-device', device, ...ports]
+  const options = `vectors=${VECTORS},max_ports=${numbers.length + 1},addr=${SLOT.qemu}`
+  return ['-device', `virtio-serial-pci,disable-legacy=on,${options}`, ...ports]
 }
 
 async function openAll(machine: BareMachine, side: Side, count: number): Promise<End[]> {

@@ -126,8 +126,7 @@ async function start(): Promise<FuzzSession> {
 
 /** As it was before the episode, whose requests may have added and removed VMs and ports. A request names its VM. */
 async function tidy(client: ControlClient): Promise<void> {
-  for (const { vm } of await client.request('vm.list', {}))
-    if (vm !== VM) await client.request('vm.remove', { vm })
+  for (const { vm } of await client.request('vm.list', {})) if (vm !== VM) await client.request('vm.remove', { vm })
   const left = await client.request('vm.list', {})
   if (left.length === 0) await client.request('vm.add', { name: VM, ports: [PORT] })
   for (const { port, name } of await client.request('port.list', { vm: VM }))

@@ -47,7 +47,7 @@ class LoopbackRawMachine implements RawMachine {
   constructor() {
     const memory = new GuestMemory()
     this.#device = new ConsoleDevice({ maxPorts: MAX_PORTS, defer: setImmediate })
-    const pci = new VirtioPci(this.#device, memory)
+    const pci = new VirtioPci(this.#device, memory, { vectors: this.#device.queueCount + 1 })
     this.#machine = new LoopbackMachine(pci, memory, { schedule: () => {} })
     this.access = this.#guarded(pci)
     memory.add({ base: READ_ONLY, size: 4096, bytes: new Uint8Array(4096), address: 0, writable: false })

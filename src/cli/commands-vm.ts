@@ -45,6 +45,11 @@ const QEMU: CommandRow = {
     "QEMU's own -device virtio-serial-pci, virtserialport and virtconsole with their -chardev move onto our device, so " +
       'that existing command lines work unchanged. Shared memory is added to fit -m, -machine, -object and -numa. ' +
       'Questions to QEMU (-help, -version, -machine none, -device help) go straight through.',
+    '-virtioserial-device OPTIONS, among them, says more about the device of -virtioserial: id, bus, addr, multifunction, ' +
+      'acpi-index, max_ports (31) and vectors, as -device virtio-serial-pci has them. vectors is the number of MSI-X ' +
+      "interrupts, 0 for none. It is 2 where nothing is said, for every device of vmchannel as for QEMU's own: one for " +
+      'all queues. Stock Linux uses either 2 or one for each queue (vectors=65 for 31 ports), and with one processor it ' +
+      'has about 200 for all devices: a device that gets none does not work.',
     "This process becomes QEMU: process id, standard streams, signals and exit status are QEMU's own. The device runs " +
       'in a process beside it, which ends and removes its sockets when QEMU ends, however it ends.',
     'vmchannel-qemu is the same without options of ours, for what starts QEMU by itself: <emulator> of libvirt, ' +

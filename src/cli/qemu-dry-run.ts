@@ -11,10 +11,10 @@ import type { OwnOptions } from './qemu-options.ts'
 import { shellQuote } from './shell-quote.ts'
 
 /** Prints the plan. The sockets' names are those of a run with this process id. */
-export function printPlan(plan: Plan, argv: readonly string[], options: OwnOptions): number {
+export function printPlan(plan: Plan, options: OwnOptions): number {
   const qemu = findQemu(process.env, options.qemuBinary, process.argv[1])
   const folder = join(stateRoot(), String(process.pid))
-  const names = vmNames(plan.devices, argv)
+  const names = vmNames(plan.devices, plan.guestName)
   const sockets = names.map((name, at) =>
     join(folder, `${name}.${plan.devices[at]!.transport === 'usernet' ? 'usernet' : 'vfio'}.sock`),
   )

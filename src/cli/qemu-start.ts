@@ -67,7 +67,7 @@ function prepare(
   argv: readonly string[],
   options: OwnOptions,
 ): { config: DaemonConfig; start: StartOptions } {
-  const names = vmNames(plan.devices, argv)
+  const names = vmNames(plan.devices, plan.guestName)
   const vms = plan.devices.map(({ id: _id, origin: _origin, ...options }, at) => ({ ...options, name: names[at]! }))
   const ports = plan.devices.flatMap((device) => device.ports)
   const start: StartOptions = { detached: true, keeper: options.keeper }

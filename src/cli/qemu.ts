@@ -48,7 +48,7 @@ async function run(argv: readonly string[], options: OwnOptions): Promise<number
   const plan = planQemu(argv, { ...HOST, ability: () => askQemu(find(), probeCacheFile(process.env)) })
   if (options.dryRun) {
     const { printPlan } = await import('./qemu-dry-run.ts')
-    return printPlan(plan, argv, options)
+    return printPlan(plan, options)
   }
   const qemu = find()
   const keepFds = [...new Set([...inherited, ...plan.mentionedFds])].filter((fd) => isOpen(fd))
@@ -59,11 +59,16 @@ async function run(argv: readonly string[], options: OwnOptions): Promise<number
   return startAndBecome(plan, argv, qemu, options, exec)
 }
 
+/** Of a -readconfig file, in bytes. */
+const CONFIG_LEN_MAX = 16 << 20
+
 const HOST: PlanHost = { readFile, fileKind, umask: process.umask() }
 
+/** Regular files alone: what is read of a pipe is gone, and QEMU would wait for it. */
 function readFile(path: string): string | undefined {
   try {
-    return readFileSync(path, 'utf8')
+    const stat = statSync(path)
+    return stat.isFile() && stat.size <= CONFIG_LEN_MAX ? readFileSync(path, 'utf8') : undefined
   } catch {
     return undefined
   }

@@ -109,6 +109,8 @@ export const TOPICS: readonly Topic[] = [
         '  [[vm]]\n  name = "web"\n  socket = "/run/vmchannel-mine/web.sock"\n  max-ports = 31\n' +
         '  ports = [\n    "unix:/run/web.sock,name=org.example.0",\n' +
         '    { to = "pty", console = true, cols = 80, rows = 24 },\n  ]',
+      'More entries of a [[vm]]: queue-size, iommu-platform, resize-order, transport, and vectors: MSI-X interrupts, 0 for ' +
+        'none; default 2 (see "vmchannel help qemu").',
     ],
   },
   {

@@ -25,6 +25,10 @@ const F_GETFL = 3
 const F_SETFL = 4
 const FD_CLOEXEC = 1
 const O_NONBLOCK = 0o4000
+const O_CLOEXEC = 0o2000000
+const O_ACCMODE = 3
+const O_RDONLY = 0
+const O_WRONLY = 1
 /** sizeof(sigset_t), in glibc and musl alike; all zero is the empty set. */
 const SIGSET_BYTES = 128
 
@@ -39,31 +43,45 @@ export interface ExecOptions {
   closeFds?: readonly number[]
 }
 
-/** What Node itself holds at its start. */
-const NODES_OWN = /^anon_inode:/
+/** What Node itself holds at its start, besides pipes. */
+const NODES_OWN = /^anon_inode:\[(eventpoll|eventfd|io_uring)\]$/
 
-/**
- * Descriptors from 3 on that this process was given by its parent; to be asked before anything else is opened. What a
- * parent hands over is not told apart from Node's own by anything but its kind: event descriptors are taken for Node's,
- * and so are pipes with both ends here.
- */
+export interface Descriptor {
+  fd: number
+  /** What /proc/self/fd says. */
+  target: string
+  /** What open(2) would have been given, FD_CLOEXEC as O_CLOEXEC. */
+  flags: number
+}
+
+/** Descriptors from 3 on that this process was given by its parent; to be asked before anything else is opened. */
 export function inheritedFds(): number[] {
-  const targets = new Map<number, string>()
+  const all: Descriptor[] = []
   for (const name of readdirSync('/proc/self/fd')) {
     const fd = Number(name)
     try {
-      if (fd > 2) targets.set(fd, readlinkSync(`/proc/self/fd/${name}`))
+      const target = readlinkSync(`/proc/self/fd/${name}`)
+      const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${name}`, 'latin1'))?.[1] ?? '0'
+      if (fd > 2) all.push({ fd, target, flags: Number.parseInt(flags, 8) })
     } catch {
       // the directory that was just read
     }
   }
-  const all = [...targets.values()]
-  const whole = (target: string): boolean =>
-    target.startsWith('pipe:') && all.filter((one) => one === target).length > 1
-  return [...targets]
-    .filter(([, target]) => !NODES_OWN.test(target) && !whole(target))
-    .map(([fd]) => fd)
+  return all
+    .filter((one) => !isNodes(one, all))
+    .map(({ fd }) => fd)
     .toSorted((a, b) => a - b)
+}
+
+/**
+ * Whether Node has opened it for itself: close-on-exec, and an event descriptor or one of the two ends of a pipe, both
+ * of which are here once. What a parent hands over of just this kind cannot be told from it.
+ */
+export function isNodes({ target, flags }: Descriptor, all: readonly Descriptor[]): boolean {
+  if ((flags & O_CLOEXEC) === 0) return false
+  if (!target.startsWith('pipe:')) return NODES_OWN.test(target)
+  const modes = all.filter((one) => one.target === target).map((one) => one.flags & O_ACCMODE)
+  return modes.length === 2 && modes.includes(O_RDONLY) && modes.includes(O_WRONLY)
 }
 
 /** Says whether the programs that this process starts get a descriptor. */

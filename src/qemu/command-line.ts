@@ -84,6 +84,7 @@ const IMPLIED: Readonly<Record<string, string>> = {
   blockdev: 'driver',
   tpmdev: 'type',
   mon: 'chardev',
+  name: 'guest',
 }
 
 /** The argument's options, or undefined where there are none or they are not as QEMU writes them. */
@@ -127,11 +128,17 @@ export function readConfigFile(text: string, file: string): Argument[] {
   return result
 }
 
-/** The list with the sections of each -readconfig file behind it; `readFile` answers undefined where it cannot. */
-export function withConfigFiles(list: readonly Argument[], readFile: (path: string) => string | undefined): Argument[] {
+/** The list with the sections of each -readconfig file behind it; `readFile` answers undefined where it may not. */
+export function withConfigFiles(
+  list: readonly Argument[],
+  readFile: (path: string) => string | undefined,
+  onUnread: (argument: Argument, path: string) => void = () => {},
+): Argument[] {
   return list.flatMap((argument) => {
     if (argument.name !== 'readconfig' || argument.value === undefined) return [argument]
     const text = readFile(argument.value)
-    return text === undefined ? [argument] : [argument, ...readConfigFile(text, argument.value)]
+    if (text !== undefined) return [argument, ...readConfigFile(text, argument.value)]
+    onUnread(argument, argument.value)
+    return [argument]
   })
 }

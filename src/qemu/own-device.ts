@@ -27,9 +27,10 @@ export function planQemuDevice(
   names: Map<string, string>,
   ids: Set<string>,
 ): QemuOwnDevice {
-  const { id, maxPorts, properties } = device
+  const { id, maxPorts, vectors, properties } = device
   // As JSON: those are made after all classic ones, so no port of the user's own finds this bus.
-  const args = ['-device', JSON.stringify({ driver: 'virtio-serial-pci', id, max_ports: maxPorts, ...properties })]
+  const own = { max_ports: maxPorts, ...(vectors === undefined ? {} : { vectors }), ...properties }
+  const args = ['-device', JSON.stringify({ driver: 'virtio-serial-pci', id, ...own })]
   const fds: number[] = []
   const warnings: string[] = []
   for (const [at, spec] of numberPorts(ports, maxPorts, names).entries()) {

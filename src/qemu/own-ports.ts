@@ -32,18 +32,18 @@ export interface OwnDevice {
   id: string
   maxPorts: number
   properties: Record<string, JsonValue>
-  vectors?: 0
+  vectors?: number
 }
 
 /** What -virtioserial-device says about the device that holds `ports`. */
 export function ownDevice(given: readonly Argument[], ports: readonly NamedPort[], ids: Set<string>): OwnDevice {
   const wish = given.findLast((argument) => argument.name === 'virtioserial-device')
   const option = parseOptionString(wish?.value ?? '')
-  const carried = carryProperties(option, neededPorts(ports))
+  const carried = carryProperties(option, { maxPorts: neededPorts(ports) })
   const wrong = 'reason' in carried ? carried.reason : carried.spec.ignored.map((key) => `unknown option ${key}`)[0]
   if ('reason' in carried || wrong !== undefined) {
     throw new VmchannelError('ERR_VMCHANNEL_USAGE', `-virtioserial-device ${wish?.value ?? ''}: ${wrong}`, {
-      hint: 'it takes id, bus, addr, multifunction, acpi-index, max_ports and vectors=0',
+      hint: 'it takes id, bus, addr, multifunction, acpi-index, max_ports and vectors',
     })
   }
   const { ignored: _, ...spec } = carried.spec

@@ -15,7 +15,7 @@ import {
   withoutOwn,
   type Argument,
 } from './command-line.ts'
-import { planMemory, type FileKind, type MemoryPlan } from './memory.ts'
+import { mergeOptions, planMemory, type FileKind, type MemoryPlan } from './memory.ts'
 import { behindIommu, machineObstacle, refuseIncoming } from './obstacles.ts'
 import { optionText, type JsonValue } from './option.ts'
 import { planQemuDevice, type QemuOwnDevice } from './own-device.ts'
@@ -29,7 +29,7 @@ import { allIds, freshId, mentionedFds } from './usage.ts'
 
 /** What the plan has to know about this machine; each may be left out. */
 export interface PlanHost {
-  /** The text of a -readconfig file; undefined where it cannot be read. */
+  /** The text of a -readconfig file; undefined where it cannot be read, or what is read would be missing for QEMU. */
   readFile?(path: string): string | undefined
   fileKind?(path: string): FileKind
   umask?: number
@@ -46,13 +46,15 @@ export interface PlannedDevice {
   maxPorts: number
   /** All with their numbers. */
   ports: PortSpec[]
-  /** 0 where there is to be no MSI-X. */
-  vectors?: 0
+  /** MSI-X vectors, 0 for none; left out: our device's own number. */
+  vectors?: number
   /** The machine has a virtual IOMMU, and the device says that it is behind one. */
   iommuPlatform?: boolean
 }
 
 export interface Plan {
+  /** What -name calls the guest. */
+  guestName: string | undefined
   /** Why QEMU runs with its own arguments and no device of ours; undefined where there are devices. */
   passThrough: string | undefined
   devices: PlannedDevice[]
@@ -78,8 +80,11 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
   const rest = given.filter((argument) => !isOwn(argument))
   const alone = passThroughReason(rest)
   if (alone !== undefined) return leaveAlone(given, alone, [])
-  const list = withConfigFiles(rest, (path) => host.readFile?.(path))
   const warnings: string[] = []
+  const unread = (argument: Argument, path: string): void => {
+    if (host.fileKind?.(path) === 'other') warnings.push(`${describeArgument(argument)} ${ONLY_QEMU_READS}`)
+  }
+  const list = withConfigFiles(rest, (path) => host.readFile?.(path), unread)
   const own = ownPorts(given)
   // A device without ports has a use as well: they can be added while the guest runs.
   const bare = own.length === 0 && given.some(isOwn)
@@ -137,6 +142,7 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
     return leaveAlone(given, theirs.length > 0 ? ON_QEMU : why, warnings, added)
   }
   return {
+    guestName: optionText(mergeOptions(list, 'name'), 'guest'),
     passThrough: undefined,
     devices: drafts.map(({ id, origin, transport, maxPorts, ports, vectors }) => {
       const planned = { id, origin, transport, maxPorts, ports, ...(vectors === undefined ? {} : { vectors }) }
@@ -144,10 +150,13 @@ export function planQemu(argv: readonly string[], host: PlanHost = {}): Plan {
     }),
     qemuArgs: (socketPaths) => [...writeArguments(rest, drafts, taken(serial), shared, socketPaths), ...added.args],
     takenFds: drafts.flatMap((draft) => draft.ports.flatMap(inheritedFd)),
-    mentionedFds: [...mentionedFds(given), ...added.fds],
+    mentionedFds: [...mentionedFds(list), ...added.fds],
     warnings,
   }
 }
+
+const ONLY_QEMU_READS =
+  'is no regular file, which QEMU alone can read: its devices stay with QEMU, and memory that it sets is not shared'
 
 /** A QEMU about which nothing is known. */
 const ABLE: QemuAbility = { version: '11.1.0', obstacle: undefined }
@@ -164,6 +173,7 @@ function insteadOfOurs(obstacle: VmchannelError): string {
 function leaveAlone(given: readonly Argument[], why: string, warnings: string[], added = NOTHING): Plan {
   const args = [...withoutOwn(given), ...added.args]
   return {
+    guestName: undefined,
     passThrough: why,
     devices: [],
     qemuArgs: () => [...args],

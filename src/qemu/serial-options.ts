@@ -22,8 +22,8 @@ export interface CarriedProperties {
   maxPorts: number
   /** For vfio-user-pci, with the types that its JSON form wants. */
   properties: Record<string, JsonValue>
-  /** Without MSI-X, as vectors=0 asks: QEMU can unplug such a device. Other numbers do not matter. */
-  vectors?: 0
+  /** Entries of the MSI-X table; 0: none, and QEMU can unplug such a device. Left out: as many as our device has. */
+  vectors?: number
   /** Options that nobody follows. */
   ignored: string[]
 }
@@ -60,15 +60,24 @@ const MISSING: Readonly<Record<string, string>> = {
   in_order: 'the in-order feature',
 }
 
-/** Takes the options of a virtio-serial-pci apart. `globalMaxPorts` is what -global says. */
-export function carryProperties(
-  option: OptionString,
-  globalMaxPorts: number | undefined,
-): Converted<CarriedProperties> {
+/** Values of options that are not there. */
+export interface Defaults {
+  maxPorts?: number | undefined
+  vectors?: number | undefined
+}
+
+/** The least that a function with MSI-X has (§4.1.4.3), and the most. */
+const VECTORS_MIN = 2
+const VECTORS_MAX = 2048
+/** QEMU's way to say: as many as there are ports, and one. */
+const VECTORS_UNSPECIFIED = 0xffffffff
+
+/** Takes the options of a virtio-serial-pci apart. */
+export function carryProperties(option: OptionString, defaults: Defaults): Converted<CarriedProperties> {
   const properties: Record<string, JsonValue> = {}
   const ignored: string[] = []
-  let maxPorts = globalMaxPorts ?? DEFAULT_MAX_PORTS
-  let vectors: { vectors?: 0 } = {}
+  let maxPorts = defaults.maxPorts ?? DEFAULT_MAX_PORTS
+  let { vectors } = defaults
   for (const { key } of option.entries) {
     const passed = PASSED[key]
     if (key === 'driver' || key === 'id' || IMMATERIAL.has(key) || key.startsWith('x-')) continue
@@ -77,7 +86,9 @@ export function carryProperties(
       if (number === undefined) return { reason: 'max_ports is not a number' }
       maxPorts = number
     } else if (key === 'vectors') {
-      if (parseInteger(optionText(option, key) ?? '') === 0) vectors = { vectors: 0 }
+      const text = optionText(option, key) ?? ''
+      vectors = text === '-1' ? VECTORS_UNSPECIFIED : parseInteger(text)
+      if (vectors === undefined) return { reason: 'vectors is not a number' }
     } else if (passed) {
       const value = typed(option, key, passed)
       if (value === undefined) return { reason: `${key} is not a ${passed}` }
@@ -92,7 +103,10 @@ export function carryProperties(
   }
   // QEMU says it better than we could.
   if (maxPorts < 1 || maxPorts > MAX_PORTS) return { reason: `max_ports=${maxPorts} is out of range` }
-  return { spec: { maxPorts, properties, ...vectors, ignored } }
+  if (vectors === undefined) return { spec: { maxPorts, properties, ignored } }
+  if (vectors === VECTORS_UNSPECIFIED) vectors = maxPorts + 1
+  if (vectors > VECTORS_MAX) return { reason: `vectors=${vectors} is out of range` }
+  return { spec: { maxPorts, properties, vectors: vectors === 1 ? VECTORS_MIN : vectors, ignored } }
 }
 
 /** A value of the type that the JSON form wants; the classic form has only text. */

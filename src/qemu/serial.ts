@@ -7,7 +7,7 @@
 import type { PortSpec } from '../port-spec.ts'
 import { argumentOptions, describeArgument, type Argument } from './command-line.ts'
 import { optionText, parseInteger, type OptionString } from './option.ts'
-import { carryProperties, carryPort, type CarriedProperties } from './serial-options.ts'
+import { carryProperties, carryPort, type CarriedProperties, type Defaults } from './serial-options.ts'
 import { isSet, stdioUsers, usesChardev } from './usage.ts'
 
 export interface SerialPort {
@@ -40,6 +40,8 @@ const PCI_DRIVERS = new Set([
   'virtio-serial-pci-transitional',
 ])
 const OTHER_DRIVERS = new Set(['virtio-serial-device', 'virtio-serial-ccw', 'virtio-serial-s390'])
+/** MSI-X vectors of QEMU's virtio-serial-pci where nothing else is said. */
+const QEMU_VECTORS = 2
 export const PORT_DRIVERS: ReadonlySet<string> = new Set(['virtserialport', 'virtconsole'])
 
 interface Created {
@@ -120,7 +122,7 @@ function carry(device: SerialDevice, list: readonly Argument[], umask: number | 
     return 'it has no ports'
   }
   if (isSet(list, 'device', device.id)) return `-set changes device ${device.id}`
-  const properties = carryProperties(device.option, globalMaxPorts(list))
+  const properties = carryProperties(device.option, defaultsOf(list))
   if ('reason' in properties) return properties.reason
   device.properties = properties.spec
   const context = { umask, stdioTaken: stdioUsers(list) > 1 }
@@ -158,15 +160,23 @@ function findChardev(
   return only
 }
 
-/** -global virtio-serial-pci.max_ports=N, in both spellings; the last one counts. */
-function globalMaxPorts(list: readonly Argument[]): number | undefined {
+/**
+ * What QEMU's device has by itself. Its two interrupt vectors are enough for Linux, and a guest has not many: a machine
+ * with one vCPU about 200 for all of its devices.
+ */
+function defaultsOf(list: readonly Argument[]): Defaults {
+  return { maxPorts: globalNumber(list, 'max_ports'), vectors: globalNumber(list, 'vectors') ?? QEMU_VECTORS }
+}
+
+/** -global virtio-serial-pci.PROPERTY=N, in both spellings; the last one counts. */
+function globalNumber(list: readonly Argument[], property: 'max_ports' | 'vectors'): number | undefined {
   let found: number | undefined
   for (const argument of list) {
     if (argument.name !== 'global') continue
-    const short = /^(?:virtio-serial-pci|virtio-serial-device)\.max_ports=(.*)$/.exec(argument.value ?? '')
+    const short = /^(?:virtio-serial-pci|virtio-serial-device)\.(\w+)=(.*)$/.exec(argument.value ?? '')
     const option = argumentOptions(argument)
-    let text = short?.[1]
-    if (!short && option && optionText(option, 'property') === 'max_ports') text = optionText(option, 'value')
+    let text = short?.[1] === property ? short[2] : undefined
+    if (!short && option && optionText(option, 'property') === property) text = optionText(option, 'value')
     if (text !== undefined) found = parseInteger(text) ?? found
   }
   return found

@@ -80,7 +80,7 @@ export function freshId(name: string, ids: Set<string>): string {
 }
 
 /** Keys whose value is a descriptor, or several with colons between. */
-const FD_KEY = /^(?:.*\.)?(?:fds?|vhostfds?|str)$/
+const FD_KEY = /^(?:.*[.-])?(?:fds?|vhostfds?|str)$/
 
 const FD_OPTIONS = new Set(['add-fd', 'blockdev', 'chardev', 'device', 'net', 'netdev', 'nic', 'object'])
 

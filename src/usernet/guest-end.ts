@@ -170,7 +170,9 @@ class GuestLink extends Link {
       },
     })
     const memory = new GuestMemory()
-    const { transport, pool } = attachLoopback(new LoopbackMachine(new VirtioPci(this.#device, memory), memory))
+    // Here a vector costs nothing: one for each queue.
+    const pci = new VirtioPci(this.#device, memory, { vectors: this.#device.queueCount + 1 })
+    const { transport, pool } = attachLoopback(new LoopbackMachine(pci, memory))
     this.driver = new ConsoleDriver(transport, pool, { ...LOOPBACK_DRIVER, log, defer: setImmediate, onPort })
     this.driver.start()
   }

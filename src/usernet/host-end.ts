@@ -62,7 +62,9 @@ export class UsernetServer {
     this.#options = options
     const { device, log } = options
     const memory = new GuestMemory()
-    const { transport, pool } = attachLoopback(new LoopbackMachine(new VirtioPci(device, memory), memory))
+    // Here a vector costs nothing: one for each queue.
+    const pci = new VirtioPci(device, memory, { vectors: device.queueCount + 1 })
+    const { transport, pool } = attachLoopback(new LoopbackMachine(pci, memory))
     this.#driver = new ConsoleDriver(transport, pool, {
       ...LOOPBACK_DRIVER,
       log,

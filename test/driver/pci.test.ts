@@ -17,7 +17,7 @@ function machine(change: (space: Uint8Array) => void = () => {}): {
   space: Uint8Array
   accesses: [string, number, number, number][]
 } {
-  const fn = new VirtioPci(new ConsoleDevice({ maxPorts: 4 }), new GuestMemory())
+  const fn = new VirtioPci(new ConsoleDevice({ maxPorts: 4 }), new GuestMemory(), { vectors: 11 })
   const space = new Uint8Array(256)
   fn.readConfig(0, space)
   change(space)
@@ -194,7 +194,7 @@ describe('registers', () => {
       [1, [0, 0, 0, 0, 0, 0]],
     ] as const) {
       const memory = new GuestMemory()
-      const fn = new VirtioPci(new ConsoleDevice({ maxPorts: 4 }), memory)
+      const fn = new VirtioPci(new ConsoleDevice({ maxPorts: 4 }), memory, { vectors: 11 })
       memory.add({ base: 0, size: 0x10000, bytes: new Uint8Array(0x10000), address: 0, writable: true })
       const transport = new PciTransport(fn, { vectors })
       const heard: string[] = []

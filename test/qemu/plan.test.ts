@@ -40,6 +40,7 @@ describe('libguestfs', () => {
         id: 'vmchannel',
         origin: '-device virtio-serial-pci',
         transport: 'vfio-user',
+        vectors: 2,
         maxPorts: 31,
         ports: [
           {

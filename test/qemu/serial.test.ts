@@ -240,6 +240,36 @@ describe('options of the device', () => {
     })
   })
 
+  // QEMU has 2 where nothing is said, and a guest may not have more to spare.
+  it.each([
+    ['', '', 2],
+    [',vectors=0', '', 0],
+    [',vectors=4', '', 4],
+    [',vectors=0x41', '', 65],
+    [',vectors=1', '', 2], // with MSI-X there are two at least (§4.1.4.3)
+    [',vectors=4294967295', '', 32], // QEMU: ports and one
+    [',vectors=-1,max_ports=4', '', 5],
+    ['', '-global virtio-serial-pci.vectors=8', 8],
+    [',vectors=3', '-global driver=virtio-serial-pci,property=vectors,value=8', 3],
+    ['', '-global virtio-serial-pci.max_ports=8', 2],
+  ])('virtio-serial-pci%s %s: vectors', (given, more, vectors) => {
+    expect(plan(`-device virtio-serial-pci${given} ${port} ${more}`).devices).toMatchObject([{ vectors }])
+  })
+
+  it('vectors that cannot be leave the device with QEMU', () => {
+    for (const given of ['x', '2049'])
+      expect(plan(`-device virtio-serial-pci,vectors=${given} ${port}`).warnings).toEqual([
+        expect.stringMatching(/stays with QEMU: vectors(=2049 is out of range| is not a number)$/),
+      ])
+  })
+
+  it('vectors of the device of -virtioserial: its own number, or what is asked for', () => {
+    expect(plan('-virtioserial null').devices[0]).not.toHaveProperty('vectors')
+    expect(plan('-virtioserial null -virtioserial-device vectors=8').devices).toMatchObject([{ vectors: 8 }])
+    const theirs = plan('-virtioserial null,transport=qemu -virtioserial-device vectors=8').qemuArgs([])
+    expect(theirs.find((word) => word.includes('virtio-serial-pci'))).toContain('"vectors":8')
+  })
+
   it('are named where nobody follows them', () => {
     expect(plan(`-device virtio-serial,future=1 ${port}`).warnings).toEqual([
       '-device virtio-serial,future=1: option future has no effect on a vmchannel device',

@@ -52,7 +52,7 @@ export class Pair {
       onEvent: ({ event, port }: PortEvent) => void this.events.push(`${event} ${port.id}`),
       ...options.device,
     })
-    this.pci = new VirtioPci(this.device, this.memory, options.pci)
+    this.pci = new VirtioPci(this.device, this.memory, { vectors: this.device.queueCount + 1, ...options.pci })
     this.machine = new LoopbackMachine(this.pci, this.memory, options.machine)
     const { transport, pool } = attachLoopback(this.machine, options.attach)
     this.driver = new ConsoleDriver(transport, pool, {

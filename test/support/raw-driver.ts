@@ -55,7 +55,7 @@ export class RawDriver {
     const note = (level: string) => (message: string) => void this.log.push(`${level}: ${message}`)
     const log = { error: note('error'), warn: note('warn'), info: note('info'), debug: () => {} }
     this.device = new ConsoleDevice({ maxPorts: 4, settleMs: 0, log, defer: setImmediate, ...options.device })
-    this.pci = new VirtioPci(this.device, this.memory, options.pci)
+    this.pci = new VirtioPci(this.device, this.memory, { vectors: this.device.queueCount + 1, ...options.pci })
     // Interrupts arrive at once: this driver has no handler that could be re-entered.
     this.machine = new LoopbackMachine(this.pci, this.memory, { schedule: (deliver) => deliver() })
     this.registers = new PciRegisters(this.pci)
