@@ -27,7 +27,7 @@ async function episode(seed: Seed): Promise<number> {
   const device = new ConsoleDevice({ maxPorts: PORTS, defer: setImmediate })
   const memory = new GuestMemory()
   memory.add({ base: 0, size: 1 << 20, bytes: new Uint8Array(1 << 20), writable: true, address: 0 })
-  const pci = new VirtioPci(device, memory)
+  const pci = new VirtioPci(device, memory, { vectors: device.queueCount + 1 })
   let level = false
   const irq = { msix: (v: number) => assert.ok(v < pci.vectors), intx: (on: boolean) => void (level = on) }
   pci.connectIrq(irq)

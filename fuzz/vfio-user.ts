@@ -31,7 +31,12 @@ async function start(): Promise<FuzzSession> {
   const log = { error: (text: string) => void errors.push(text), warn() {}, info() {}, debug() {} }
   const memory = new GuestMemory()
   const device = new ConsoleDevice({ maxPorts: 4, defer: setImmediate })
-  const server = await listenVfioUser({ path, memory, function: new VirtioPci(device, memory), log })
+  const server = await listenVfioUser({
+    path,
+    memory,
+    function: new VirtioPci(device, memory, { vectors: device.queueCount + 1 }),
+    log,
+  })
   const eventfd = createEventfd()
   const ram = createMemfd('fuzz', true)
   ftruncateSync(ram, RAM)

@@ -29,7 +29,7 @@ interface Changes {
 function access({ space = () => {}, read = () => false }: Changes = {}): PciAccess {
   const memory = new GuestMemory()
   memory.add({ base: 0, size: 0x10000, bytes: new Uint8Array(0x10000), address: 0, writable: true })
-  const fn = new VirtioPci(new ConsoleDevice({ maxPorts: 4 }), memory)
+  const fn = new VirtioPci(new ConsoleDevice({ maxPorts: 4 }), memory, { vectors: 11 })
   const bytes = new Uint8Array(256)
   fn.readConfig(0, bytes)
   space(bytes)

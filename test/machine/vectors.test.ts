@@ -22,6 +22,7 @@ beforeAll(async () => {
     qemu,
     kernel: await ensureKernel('6.1'),
     guest: { modules: [...VIRTIO_MODULES, 'virtio_net'] },
+    bootTimeout: 150_000,
     args: (folder) => [
       ...Array.from({ length: CONTROLLERS }, (_, i) => [
         ...['-device', `virtio-serial-pci,id=s${i}`],

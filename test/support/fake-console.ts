@@ -162,7 +162,7 @@ export function fakePair(prepare: (fake: FakeConsole) => void = () => {}, option
   const fake = new FakeConsole()
   prepare(fake)
   const memory = new GuestMemory()
-  const pci = new VirtioPci(fake, memory)
+  const pci = new VirtioPci(fake, memory, { vectors: fake.queueCount + 1 })
   const accesses: Access[] = []
   const machine = new LoopbackMachine(recorded(pci, accesses), memory, { schedule: (deliver) => deliver() })
   const { transport, pool } = attachLoopback(machine)

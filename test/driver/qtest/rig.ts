@@ -32,6 +32,9 @@ export interface QtestRigOptions {
   keeper?: boolean
 }
 
+/** Of our device: more than one for all queues. */
+const VECTORS = 4
+
 export class QtestRig {
   readonly device: Device
   readonly machine: BareMachine
@@ -52,6 +55,7 @@ export class QtestRig {
       qemuDevice: QEMU_DEVICE[device]!,
       maxPorts,
       keeper,
+      vm: { vectors: VECTORS },
     })
     const machine = await BareMachine.start({ args: host.args }).catch(async (error: unknown) => {
       await host.close()
