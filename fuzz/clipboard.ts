@@ -16,9 +16,9 @@ import { Random, type Seed } from './random.ts'
 import { simple, type FuzzTarget } from './target.ts'
 
 const STEPS = 40
-const LIMIT = 1 << 20
+const LIMIT = 2 << 20
 const ALL_CAPABILITIES = Object.values(CAPABILITY)
-const SIZES = [0, 1, 7, 100, 5000, 300_000, 600_000]
+const SIZES = [0, 1, 7, 100, 5000, 300_000, 1_500_000]
 
 async function episode(seed: Seed): Promise<number> {
   const r = new Random(seed)

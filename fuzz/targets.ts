@@ -12,6 +12,7 @@ import { PCI } from './pci.ts'
 import { QEMU } from './qemu.ts'
 import { RESUME } from './resume.ts'
 import { RINGS } from './rings.ts'
+import { SESSIONS } from './sessions.ts'
 import { TAKEOVER } from './takeover.ts'
 import type { FuzzTarget } from './target.ts'
 import { TEXT } from './text.ts'
@@ -19,7 +20,7 @@ import { USERNET } from './usernet.ts'
 import { VFIO_USER } from './vfio-user.ts'
 
 export const TARGETS: readonly FuzzTarget[] = [
-  ...[RINGS, CONTROL_QUEUE, PCI, VFIO_USER, DRIVER, CUSE, RESUME],
+  ...[RINGS, CONTROL_QUEUE, PCI, VFIO_USER, SESSIONS, DRIVER, CUSE, RESUME],
   ...[USERNET, CLIPBOARD, AGENT, INSPECT_WIRE, TEXT, QEMU, OUTPUT],
   ...[CONTROL, TAKEOVER],
 ]

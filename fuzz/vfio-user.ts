@@ -100,7 +100,7 @@ async function start(): Promise<FuzzSession> {
   }
 }
 
-function randomMessage(r: Random, fds: readonly number[]): { bytes: Buffer; with: number[] } {
+export function randomMessage(r: Random, fds: readonly number[]): { bytes: Buffer; with: number[] } {
   const command = r.chance(95) ? r.pick(COMMANDS) : r.word() & 0xffff
   const number = (): number => (r.chance(70) ? r.pick(SIZES) : r.chance(50) ? r.below(64) : r.word())
   const address = (): number => r.pick([0, 4096, RAM, RAM - 1, 0xfee0_0000, 2 ** 40, number()])
