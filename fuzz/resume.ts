@@ -165,7 +165,8 @@ class Life {
       case 3: {
         const queue = this.#queues[RX]!
         for (let i = r.below(4); i >= 0 && this.#free.length > 0; i--) queue.postPage(this.#free.shift()!)
-        queue.notify()
+        // A process may die between the two.
+        if (r.chance(60)) queue.notify()
         break
       }
       case 4:
