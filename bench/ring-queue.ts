@@ -2,7 +2,8 @@
 import { makeRing } from '../src/driver/driver-rings.ts'
 import { DMA_PAGE_SIZE, DmaPool, type DmaBuffer } from '../src/mem/dma-pool.ts'
 import type { Region } from '../src/mem/guest-memory.ts'
-import { Batch, DeviceQueue } from '../src/ring/device-queue.ts'
+import { Batch } from '../src/ring/batch.ts'
+import { DeviceQueue } from '../src/ring/device-queue.ts'
 import type { DriverQueue, Used } from '../src/ring/driver-queue.ts'
 
 const GATHER_LEN = 1 << 20

@@ -10,6 +10,7 @@ import { listenVfioUser, UNSHARED_HINT, type VfioUserServer } from '../device/at
 import { ConsoleDevice } from '../device/console.ts'
 import { VirtioPci } from '../device/pci/virtio-pci.ts'
 import type { Port } from '../device/port.ts'
+import { Scheduler } from '../device/work.ts'
 import { VmmNotes } from '../device/attach/vfio-user/vmm-notes.ts'
 import { VmchannelError } from '../errors.ts'
 import { soon } from '../ffi/soon.ts'
@@ -26,6 +27,8 @@ import type { ControlEvent, PortInfo, PortRef, PortStats, VmInfo, VmOptions } fr
 
 const DRAIN_MS = 5000
 const BUFFER = 64 << 10
+/** All VMs of this process share its event loop. */
+const SCHEDULER = new Scheduler(setImmediate)
 
 export interface VmContext {
   log: Log
@@ -94,7 +97,7 @@ export class Vm {
       ...(resizeOrder === undefined ? {} : { resizeOrder }),
       ...(iommuPlatform === undefined ? {} : { iommuPlatform }),
       log: this.#log,
-      defer: setImmediate,
+      scheduler: SCHEDULER,
       // Over user networking a notification is a call.
       soon: options.transport === 'usernet' ? undefined : soon,
       onEvent: ({ event, port }) => this.#emit({ event, port: port.id, name: port.settings.name ?? null }),

@@ -5,6 +5,7 @@ import type { Log } from '../log.ts'
 import type { Ledger } from '../mem/ledger.ts'
 import { CONSOLE_PORTS_DEFAULT, CONSOLE_PORTS_MAX, portOfQueue, type ResizeOrder } from '../spec/console.ts'
 import type { PortEvent } from './port-settings.ts'
+import { Scheduler } from './work.ts'
 
 export interface ConsoleOptions {
   /** Ports 0 … maxPorts - 1; 1 means no MULTIPORT: one console, no names. Default 31. */
@@ -22,6 +23,8 @@ export interface ConsoleOptions {
   ledger?: Ledger
   /** Runs a function after other events had their turn. Default: setTimeout 0; Node programs pass setImmediate. */
   defer?: (fn: () => void) => void
+  /** Instead of `defer`: what all devices of this event loop share, so that a turn is bounded for all of them together. */
+  scheduler?: Scheduler
   /** Runs a function some ten microseconds later; without it queues ask for notifications as soon as they are empty. */
   soon?: ((fn: () => void) => void) | undefined
   onEvent?: (event: PortEvent) => void
@@ -44,6 +47,10 @@ export function checkConsoleOptions(options: ConsoleOptions): number {
   checkQueueSize('queue-size', options.queueSize, most)
   checkQueueSize('control-queue-size', options.controlQueueSize, most)
   return maxPorts
+}
+
+export function schedulerOf({ scheduler, defer }: ConsoleOptions): Scheduler {
+  return scheduler ?? new Scheduler(defer ?? ((fn) => void setTimeout(fn, 0)))
 }
 
 /** Largest size of a queue that exists, in entries. */

@@ -6,10 +6,11 @@
  */
 
 import type { OpenChardev } from '../chardev/chardev.ts'
-import { PeerFault, VmchannelError } from '../errors.ts'
-import { printable, SILENT, type Log } from '../log.ts'
+import { VmchannelError } from '../errors.ts'
+import { SILENT, type Log } from '../log.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
-import { Batch, DeviceQueue } from '../ring/device-queue.ts'
+import { Batch } from '../ring/batch.ts'
+import { DeviceQueue } from '../ring/device-queue.ts'
 import type { RingAddresses } from '../ring/split-ring.ts'
 import {
   CONTROL_RECEIVEQ,
@@ -22,22 +23,26 @@ import {
 import { VIRTIO_CONSOLE_F_MULTIPORT, VIRTIO_CONSOLE_F_SIZE } from '../spec/features.ts'
 import { VIRTIO_ID_CONSOLE } from '../spec/pci.ts'
 import { ConsoleConfig, emergency } from './console-config.ts'
-import { consoleFeatures, platformRefusal, queueFeatures, validChoice } from './console-features.ts'
+import { accepts, consoleFeatures, queueFeatures } from './console-features.ts'
 import {
   checkConsoleOptions,
   checkNumber,
   queueSizeOf,
+  schedulerOf,
   SETTLE_MS_DEFAULT,
   type ConsoleOptions,
 } from './console-options.ts'
 import { ControlSender } from './control.ts'
 import type { DeviceHost, ResumedState, VirtioDevice } from './device.ts'
+import { DeviceLog } from './device-log.ts'
 import { DeviceNotes } from './device-notes.ts'
 import { isFirmware } from './firmware.ts'
 import { ControlReceiver, type ControlReceiverOwner } from './control-receiver.ts'
 import { PortTable } from './port-table.ts'
+import { DeviceQueues } from './queues.ts'
 import { Port } from './port.ts'
 import type { PortEventName, PortOwner, PortSettings } from './port-settings.ts'
+import { DeviceWork, EVENT_COST, QUANTUM } from './work.ts'
 
 export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOwner {
   readonly id: number = VIRTIO_ID_CONSOLE
@@ -47,13 +52,12 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   readonly batch: Batch = new Batch()
   readonly settleMs: number
   readonly soon: PortOwner['soon']
-  readonly defer: (fn: () => void) => void
+  readonly work: DeviceWork
   readonly config: ConsoleConfig
-  /** Rules of the ring that the driver broke. */
-  faults = 0
   readonly #options: ConsoleOptions
   readonly #log: Log
-  readonly #queues: DeviceQueue[] = []
+  readonly #deviceLog: DeviceLog
+  readonly #queues: DeviceQueues
   readonly #notes: DeviceNotes
   readonly #ports: PortTable
   readonly #control: ControlSender
@@ -62,30 +66,31 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   #refusal: string | undefined
   #accepted = 0n
   #started = false
-  #busMaster = true
 
   constructor(options: ConsoleOptions = {}) {
     const maxPorts = checkConsoleOptions(options)
     this.#options = options
     this.#log = options.log ?? SILENT
-    this.defer = options.defer ?? ((fn) => void setTimeout(fn, 0))
+    this.#deviceLog = new DeviceLog(this.#log)
     this.maxPorts = maxPorts
     this.settleMs = options.settleMs ?? SETTLE_MS_DEFAULT
     this.soon = options.soon
     const multiport = maxPorts > 1
     this.queueCount = multiport ? queuesFor(maxPorts) : 2
     this.#notes = new DeviceNotes(options.ledger, maxPorts, this.queueCount)
-    for (let i = 0; i < this.queueCount; i++) this.#queues.push(new DeviceQueue(i, this.#notes.queues))
+    const serve = (queue: number): void => this.#serve(queue)
+    this.work = new DeviceWork(schedulerOf(options), queuesFor(maxPorts) + 1, serve)
+    this.#queues = new DeviceQueues(this.queueCount, this.#notes.queues, this.work, serve)
     this.features = consoleFeatures(multiport, options.iommuPlatform ?? false)
     this.config = new ConsoleConfig(maxPorts, this.#notes.ledger, (byte) => emergency(this.ports, byte, this.#log))
     this.#ports = new PortTable(maxPorts)
     // Without MULTIPORT there are no control queues (§5.3.2): these two then are never enabled.
-    const receiveq = this.#queues[CONTROL_RECEIVEQ] ?? new DeviceQueue(CONTROL_RECEIVEQ)
-    const transmitq = this.#queues[CONTROL_TRANSMITQ] ?? new DeviceQueue(CONTROL_TRANSMITQ)
+    const receiveq = this.#queues.get(CONTROL_RECEIVEQ) ?? new DeviceQueue(CONTROL_RECEIVEQ)
+    const transmitq = this.#queues.get(CONTROL_TRANSMITQ) ?? new DeviceQueue(CONTROL_TRANSMITQ)
     const told = this.#notes.control
-    this.#control = new ControlSender(receiveq, this.batch, told, options.resizeOrder ?? 'cols-rows', (ms, fn) =>
-      this.after(ms, fn),
-    )
+    const order = options.resizeOrder ?? 'cols-rows'
+    const after = (ms: number, fn: () => void): (() => void) => this.after(ms, fn)
+    this.#control = new ControlSender(receiveq, this.batch, told, order, this.work, after)
     this.#controlReceiver = new ControlReceiver(transmitq, this.#ports, this.#control, told, this, this.#log)
   }
 
@@ -101,6 +106,11 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   /** Whether a driver runs the device (DRIVER_OK). */
   get started(): boolean {
     return this.#started
+  }
+
+  /** Rules of the ring that the driver broke. */
+  get faults(): number {
+    return this.#deviceLog.faults
   }
 
   /** Control messages of the guest that were ignored. */
@@ -120,7 +130,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   ): Promise<Port> {
     const id = this.#ports.reserve(settings)
     try {
-      const [transmitq, receiveq] = [this.#queues[transmitqOf(id)]!, this.#queues[receiveqOf(id)]!]
+      const [transmitq, receiveq] = [this.#queues.get(transmitqOf(id))!, this.#queues.get(receiveqOf(id))!]
       const port = new Port({ ...settings, id }, transmitq, receiveq, this, this.#notes.port(id, resumed))
       const chardev = await open(port)
       const { name } = settings
@@ -140,7 +150,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   removePort(id: number): void {
     const port = this.#ports.find(id)
     this.#control.setOpen(id, false)
-    port.remove()
+    port.remove(QUANTUM)
     this.#ports.drop(port)
     this.#control.remove(id)
     this.event(port, 'port-removed')
@@ -166,10 +176,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
 
   /** Ends all ports, without a word to the guest. */
   close(): void {
-    for (const port of this.ports) {
-      this.#ports.set(port.id, undefined)
-      port.remove()
-    }
+    for (const port of this.#ports.takeAll()) port.remove(this.work.quantum)
   }
 
   // --- VirtioDevice
@@ -188,61 +195,55 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   }
 
   acceptFeatures(features: bigint): boolean {
-    if (!validChoice(this.features, features)) return false
-    const refusal = platformRefusal(this.features, features) ?? this.#refusal
-    if (refusal !== undefined) this.#log.error(`the guest's driver was refused: ${refusal}`)
-    if (refusal !== undefined) return false
+    if (!accepts(this.features, features, this.#refusal, this.#log)) return false
     this.#accepted = features
     return true
   }
 
   enableQueue(queue: number, memory: GuestMemory, size: number, at: RingAddresses): boolean {
     try {
-      this.#queues[queue]!.enable(memory, size, at, queueFeatures(this.#accepted))
+      this.#queues.enable(queue, memory, size, at, queueFeatures(this.#accepted))
     } catch (error) {
       this.#reportFault(queue, error)
       return false
     }
-    if (!this.#busMaster) this.#queues[queue]!.unbind()
-    else if (this.#started) this.#serve(queue)
+    this.#serve(queue)
     return true
   }
 
   resetQueue(queue: number): void {
-    this.#queues[queue]!.disable()
+    this.#queues.disable(queue)
   }
   resume(memory: GuestMemory, state: ResumedState): void {
     this.#accepted = state.features
     this.#notes.resumeQueues(this.#queues, memory, state)
-    if (!this.#busMaster) for (const queue of this.#queues) queue.unbind()
     if (!state.started) return
     this.#started = true
     this.#control.resume(() => this.pumpControl())
     this.#notes.replay(this.#queues, this.#ports, this.batch)
     this.#controlReceiver.resume()
-    for (const queue of this.#queues) queue.flush()
-    for (const queue of this.#queues) if (queue.enabled) this.#serve(queue.index)
+    this.#queues.serveAll(true)
   }
 
   start(): void {
     this.#started = true
     this.#control.reset((this.#accepted & VIRTIO_CONSOLE_F_SIZE) !== 0n)
     this.#control.save()
-    this.#notes.firmware = isFirmware(this.#accepted, this.#queues)
+    this.#notes.firmware = isFirmware(this.#accepted, this.#queues.enabled)
     this.#options.onDriver?.(true)
     if (!this.#multiport) this.#openSinglePort()
-    for (const queue of this.#queues) if (queue.enabled) this.#serve(queue.index)
+    this.#queues.serveAll()
   }
 
   reset(): void {
     const was = this.#started
     this.#started = false
     this.#accepted = 0n
-    for (const queue of this.#queues) queue.disable()
+    this.#queues.disableAll()
     this.#control.reset(false)
     this.#control.save()
-    for (const port of this.ports) port.guestReset()
-    this.#ports.forget()
+    this.#deviceLog.forget()
+    this.#ports.guestReset()
     if (was) this.#options.onDriver?.(false)
   }
 
@@ -255,15 +256,11 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   }
 
   memoryChanged(): void {
-    if (!this.#busMaster) return
-    for (const queue of this.#queues) if (queue.rebind() && this.#started) this.#serve(queue.index)
+    this.#queues.memoryChanged()
   }
 
   setBusMaster(on: boolean): void {
-    if (on === this.#busMaster) return
-    this.#busMaster = on
-    if (on) this.memoryChanged()
-    else for (const queue of this.#queues) queue.unbind()
+    this.#queues.setBusMaster(on)
   }
 
   get #multiport(): boolean {
@@ -272,6 +269,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
 
   /** Does what there is to do for a queue: the control queues here, the others in their port. */
   #serve(queue: number): void {
+    if (!this.#started || this.#queues.look(queue)) return
     const id = portOfQueue(queue)
     if (id === undefined) {
       if (queue === CONTROL_TRANSMITQ) this.#controlReceiver.run()
@@ -301,10 +299,10 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   }
 
   pumpControl(): void {
-    const queue = this.#queues[CONTROL_RECEIVEQ]
+    const queue = this.#queues.get(CONTROL_RECEIVEQ)
     if (!this.#started || !this.#multiport || !queue) return this.#control.save()
     try {
-      this.#control.pump(() => this.pumpControl())
+      if (!this.work.isDeferred(CONTROL_RECEIVEQ)) this.#control.pump(() => this.pumpControl())
       // Before any system call: what is staged is published by a successor, and must not be said twice.
       this.#control.save()
       if (queue.flush()) this.interrupt(queue)
@@ -327,9 +325,9 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     if (port.settings.console && this.#ports.get(port.id) === port) this.resizePort(port.id, cols, rows)
   }
 
-  warn(port: Port, message: string): void {
-    const { name } = port.settings
-    this.#log.warn(`port ${port.id}${name === undefined ? '' : ` (${printable(name)})`}: ${message}`)
+  warn({ settings }: Port, message: string): void {
+    this.work.charge(EVENT_COST, 0)
+    this.#deviceLog.warn(settings, message)
   }
 
   after(ms: number, fn: () => void): () => void {
@@ -338,14 +336,12 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   }
 
   event(port: Port, event: PortEventName): void {
+    this.work.charge(EVENT_COST, 0)
     this.#options.onEvent?.({ event, port })
   }
 
-  /** Only the driver's own mistakes are survived; ours are not hidden. */
   #reportFault(queue: number, error: unknown): void {
-    if (!(error instanceof PeerFault)) throw error
-    this.faults++
-    this.#log.error(`queue ${queue} is broken, the guest has to reset the device: ${error.message}`)
+    this.#deviceLog.fault(queue, error)
     this.#host?.needsReset()
   }
 }

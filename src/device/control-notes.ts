@@ -54,6 +54,8 @@ export class ControlNotes {
   readonly #message: Uint32Array
   /** What another process has left is still to be read. */
   #unread: boolean
+  /** What is there was not written by this process. */
+  #whole = true
 
   constructor(maxPorts: number, ledger: Ledger) {
     this.#flags = ledger.u32(maxPorts + 1)
@@ -62,10 +64,12 @@ export class ControlNotes {
     this.#unread = ledger.resumed
   }
 
-  save(ports: readonly (PortNews | undefined)[], all: number): void {
+  /** Writes down the state of those `changed`, and what is true for all of them. */
+  save(ports: readonly (PortNews | undefined)[], changed: Iterable<number>, all: number): void {
     if (this.#unread) return
     const last = this.#flags.length - 1
-    for (let id = 0; id < last; id++) {
+    for (const id of this.#whole ? this.#flags.keys() : changed) {
+      if (id === last) continue
       const port = ports[id]
       let flags = 0
       if (port) {
@@ -76,6 +80,7 @@ export class ControlNotes {
       this.#flags[id] = flags
     }
     this.#flags[last] = all
+    this.#whole = false
   }
 
   /** Brings `ports`, which have been added as new ones, to where they were; returns what was given to `save`. */

@@ -6,7 +6,8 @@
  */
 
 import type { Log } from '../log.ts'
-import type { Batch, DeviceQueue } from '../ring/device-queue.ts'
+import type { Batch } from '../ring/batch.ts'
+import type { DeviceQueue } from '../ring/device-queue.ts'
 import {
   CONSOLE_CONTROL_SIZEOF,
   CONTROL_EVENT_NAMES,
@@ -20,19 +21,17 @@ import type { ControlNotes } from './control-notes.ts'
 import type { ControlSender } from './control.ts'
 import type { PortTable } from './port-table.ts'
 import type { Port } from './port.ts'
+import { costOf, type DeviceWork } from './work.ts'
 
 export interface ControlReceiverOwner {
   readonly batch: Batch
   interrupt(queue: DeviceQueue): void
   fault(queue: DeviceQueue, error: unknown): void
-  defer(fn: () => void): void
+  readonly work: DeviceWork
   /** There may be something to tell the guest now. */
   pumpControl(): void
   portReady(port: Port): void
 }
-
-/** Messages handled before other events have their turn. */
-const TURN = 256
 
 export class ControlReceiver {
   /** Messages that were ignored: too short, unknown, about no port. */
@@ -44,7 +43,6 @@ export class ControlReceiver {
   readonly #owner: ControlReceiverOwner
   readonly #log: Log
   readonly #bytes = new Uint8Array(CONSOLE_CONTROL_SIZEOF)
-  #deferred = false
 
   constructor(
     queue: DeviceQueue,
@@ -64,22 +62,26 @@ export class ControlReceiver {
 
   run(): void {
     const queue = this.#queue
-    const { batch } = this.#owner
+    const { batch, work } = this.#owner
+    if (work.isDeferred(queue.index)) return
+    let budget = work.quantum
     try {
-      let turn = TURN
       do {
         queue.disableNotify()
         for (;;) {
-          const total = queue.gather(batch, 'readable', 1, 1)
+          if (budget <= 0) return work.deferQueue(queue.index)
+          queue.gather(batch, 'readable', 1, 1)
           if (batch.count === 0) break
+          const cost = costOf(batch.list.looked, 1, 0)
           const len = batch.list.copyTo(this.#bytes)
           const message = decodeControl(this.#bytes.subarray(0, len))
           if (message) this.#notes.begin(message.id, message.event, message.value)
-          queue.complete(batch, total)
+          // All of it, even where it has more bytes than the list.
+          queue.complete(batch, batch.lens[0]!)
           if (queue.flush()) this.#owner.interrupt(queue)
           if (message) this.#act(message)
           else this.ignored++
-          if (--turn === 0) return this.#defer()
+          budget = work.charge(cost, budget)
         }
       } while (queue.enableNotify())
     } catch (error) {
@@ -124,14 +126,5 @@ export class ControlReceiver {
       else if (value !== 1) this.#log.warn(`port ${port.id}: the guest driver could not set it up (PORT_READY 0)`)
     } else if (event === VIRTIO_CONSOLE_PORT_OPEN && port.guestReady) port.setGuestOpen(value !== 0)
     else this.ignored++
-  }
-
-  #defer(): void {
-    if (this.#deferred) return
-    this.#deferred = true
-    this.#owner.defer(() => {
-      this.#deferred = false
-      this.run()
-    })
   }
 }

@@ -8,25 +8,20 @@
  */
 
 import { PeerFault } from '../errors.ts'
-import type { Batch, DeviceQueue } from '../ring/device-queue.ts'
-import {
-  encodeControl,
-  encodeSize,
-  VIRTIO_CONSOLE_CONSOLE_PORT,
-  VIRTIO_CONSOLE_DEVICE_ADD,
-  VIRTIO_CONSOLE_DEVICE_REMOVE,
-  VIRTIO_CONSOLE_PORT_NAME,
-  VIRTIO_CONSOLE_PORT_OPEN,
-  VIRTIO_CONSOLE_RESIZE,
-  type ResizeOrder,
-} from '../spec/console.ts'
+import type { Batch } from '../ring/batch.ts'
+import type { DeviceQueue } from '../ring/device-queue.ts'
+import type { ResizeOrder } from '../spec/console.ts'
+import { nextNews } from './control-news.ts'
 import type { ControlNotes, PortNews } from './control-notes.ts'
+import { costOf, type DeviceWork } from './work.ts'
 
 /**
  * After hibernation Linux says PORT_READY for all ports that it remembers at once, as it says DEVICE_READY when it
  * starts; this is ample time for either.
  */
 const RESTORE_MS = 1000
+/** What it costs to touch a port, see work.ts. */
+const TOUCH_COST = 10
 /** More than the ring holds: a guest that adds useless buffers as fast as they go back does not keep us. */
 const USELESS_MAX = 2048
 
@@ -34,8 +29,15 @@ export class ControlSender {
   readonly #ports: (PortNews | undefined)[] = []
   /** Ids with something to tell, in the order in which they got it; at most one entry a port. */
   readonly #dirty = new Set<number>()
+  /** Those whose state has changed since it was written down. */
+  readonly #unsaved = new Set<number>()
   readonly #queue: DeviceQueue
   readonly #batch: Batch
+  readonly #work: DeviceWork
+  /** What this turn has left for it. */
+  #budget = 0
+  /** Buffers without a writable byte, one after the other. */
+  #useless = 0
   readonly #order: ResizeOrder
   readonly #notes: ControlNotes
   readonly #after: (ms: number, fn: () => void) => () => void
@@ -59,8 +61,10 @@ export class ControlSender {
     batch: Batch,
     notes: ControlNotes,
     order: ResizeOrder,
+    work: DeviceWork,
     after: (ms: number, fn: () => void) => () => void,
   ) {
+    this.#work = work
     this.#queue = queue
     this.#notes = notes
     this.#after = after
@@ -74,10 +78,12 @@ export class ControlSender {
     this.#endRestore()
     this.#notes.reset()
     this.#sizeNegotiated = sizeNegotiated
+    this.#useless = 0
     this.#dirty.clear()
     for (let id = 0; id < this.#ports.length; id++) {
       const port = this.#ports[id]
       if (!port) continue
+      this.#unsaved.add(id)
       if (!port.exists) {
         this.#ports[id] = undefined
         continue
@@ -92,8 +98,10 @@ export class ControlSender {
     const all = [this.#driverReady, this.#restoring, this.#sizeNegotiated, this.#unasked, this.#failed]
     this.#notes.save(
       this.#ports,
+      this.#unsaved,
       all.reduce((bits, set, i) => bits | (set ? 1 << i : 0), 0),
     )
+    this.#unsaved.clear()
   }
 
   /** What another process has told the driver. Ports that are there have been added again, by `add`. */
@@ -142,8 +150,8 @@ export class ControlSender {
     // A port that the driver never heard of needs no farewell (§5.3.6.2.1).
     if (port.toldExists) port.owesRemove = true
     port.toldExists = false
-    if (port.owesRemove) this.#touch(id)
-    else this.#ports[id] = undefined
+    this.#touch(id)
+    if (!port.owesRemove) this.#ports[id] = undefined
   }
 
   setOpen(id: number, open: boolean): void {
@@ -168,6 +176,7 @@ export class ControlSender {
     this.#driverReady = able
     this.#endRestore()
     if (!able) return
+    this.#work.charge(this.#ports.length * TOUCH_COST, 0)
     // One that was only slow has heard already: a port that exists is not added (§5.3.6.2.1).
     const told = this.#unasked
     this.#unasked = false
@@ -215,26 +224,35 @@ export class ControlSender {
   }
 
   /**
-   * Sends what can be sent now; the caller flushes the queue. Afterwards the queue notifies if something is left.
-   * `again` does the same later.
+   * Sends what can be sent now, in this turn; the caller flushes the queue. Afterwards the queue notifies if something is
+   * left. `again` does the same later.
    */
   pump(again: () => void): void {
     this.#listen(again)
+    this.#budget = this.#work.quantum
     do {
       this.#queue.disableNotify()
-      for (const id of this.#dirty) {
-        for (;;) {
-          const port = this.#ports[id]
-          const message = port && this.#next(id, port)
-          if (!message) break
-          if (!this.#send(message.bytes)) break
-          message.done()
-          this.sent++
-        }
-        if (this.#queue.available() === 0) break
-        this.#dirty.delete(id)
-      }
+      this.#sendAll()
+      if (this.#budget <= 0) return this.#work.deferQueue(this.#queue.index)
     } while (this.#dirty.size > 0 && this.#queue.enableNotify())
+  }
+
+  /** Until all is said, there is no buffer, or the budget is used up. */
+  #sendAll(): void {
+    for (const id of this.#dirty) {
+      for (;;) {
+        const port = this.#ports[id]
+        const message = port && this.#driverReady && nextNews(id, port, this.#restoring, this.#sizeOrder)
+        if (!message) break
+        // Whether there was a buffer is known from here only: a moment later the guest may have given one back.
+        if (!this.#send(message.bytes)) return
+        message.done()
+        if (!port.exists && !port.owesRemove) this.#ports[id] = undefined
+        this.#unsaved.add(id)
+        this.sent++
+      }
+      this.#dirty.delete(id)
+    }
   }
 
   /** The driver runs, and did not ask for all ports: it remembers some, and says which in the next moments. */
@@ -274,63 +292,38 @@ export class ControlSender {
     this.#cancelRestore = undefined
   }
 
+  /** How sizes are told; undefined where the driver does not want any. */
+  get #sizeOrder(): ResizeOrder | undefined {
+    return this.#sizeNegotiated ? this.#order : undefined
+  }
+
   #touchAll(): void {
     for (let id = 0; id < this.#ports.length; id++) if (this.#ports[id]) this.#touch(id)
   }
 
   #touch(id: number): void {
     this.#dirty.add(id)
+    this.#unsaved.add(id)
   }
 
-  /** The next thing to tell about a port, and what is true once it is told. */
-  #next(id: number, port: PortNews): { bytes: Uint8Array; done: () => void } | undefined {
-    if (!this.#driverReady) return undefined
-    const message = (event: number, value: number, done: () => void, tail?: Uint8Array) => ({
-      bytes: encodeControl(id, event, value, tail),
-      done,
-    })
-    if (port.owesRemove)
-      return message(VIRTIO_CONSOLE_DEVICE_REMOVE, 1, () => {
-        port.owesRemove = false
-        port.takenBack = true
-        if (!port.exists) this.#ports[id] = undefined
-      })
-    if (!port.exists) return undefined
-    if (!port.toldExists) {
-      if (this.#restoring && !port.takenBack) return undefined
-      return message(VIRTIO_CONSOLE_DEVICE_ADD, 1, () => (port.toldExists = port.known = true))
-    }
-    // The driver drops anything about a port that it has not made yet.
-    if (!port.ready) return undefined
-    if (port.owesConsole) return message(VIRTIO_CONSOLE_CONSOLE_PORT, 1, () => (port.owesConsole = false))
-    if (port.owesName) return message(VIRTIO_CONSOLE_PORT_NAME, 1, () => (port.owesName = false), port.name)
-    if (port.owesSize && port.size) {
-      if (!this.#sizeNegotiated || !port.console) port.owesSize = false
-      else {
-        const tail = encodeSize(port.size.cols, port.size.rows, this.#order)
-        return message(VIRTIO_CONSOLE_RESIZE, 0, () => (port.owesSize = false), tail)
-      }
-    }
-    if (port.toldOpen && (port.owesClose || !port.open))
-      return message(VIRTIO_CONSOLE_PORT_OPEN, 0, () => (port.toldOpen = port.owesClose = false))
-    if (!port.toldOpen && port.open) return message(VIRTIO_CONSOLE_PORT_OPEN, 1, () => (port.toldOpen = true))
-    return undefined
-  }
-
-  /** Puts one message into one control receive buffer; false when there is none. */
+  /** Puts one message into one control receive buffer; false when there is none, or in this turn no time for it. */
   #send(bytes: Uint8Array): boolean {
-    for (let useless = 0; useless < USELESS_MAX; useless++) {
-      const room = this.#queue.gather(this.#batch, 'writable', 1, 1)
-      if (this.#batch.count === 0) return false
-      if (room === 0) {
-        // A buffer without a writable byte: back with it, the next may be better.
-        this.#queue.complete(this.#batch, 0)
-        continue
+    const batch = this.#batch
+    while (this.#budget > 0) {
+      const room = this.#queue.gather(batch, 'writable', 1, 1)
+      if (batch.count === 0) return false
+      this.#budget = this.#work.charge(costOf(batch.list.looked, 1, 0), this.#budget)
+      if (room > 0) {
+        this.#useless = 0
+        if (room < bytes.length) this.truncated++
+        this.#queue.complete(batch, batch.list.copyFrom(bytes))
+        return true
       }
-      if (this.#batch.list.total < bytes.length) this.truncated++
-      this.#queue.complete(this.#batch, this.#batch.list.copyFrom(bytes))
-      return true
+      // A buffer without a writable byte: back with it, the next may be better.
+      this.#queue.complete(batch, 0)
+      if (++this.#useless === USELESS_MAX)
+        throw new PeerFault('control receive buffers without a writable byte, one after the other (§5.3.6.1)')
     }
-    throw new PeerFault('control receive buffers without a writable byte, one after the other (§5.3.6.1)')
+    return false
   }
 }

@@ -63,7 +63,7 @@ export class Conversation {
 
   #defer(): void {
     this.#deferred = true
-    this.#owner.defer(() => {
+    this.#owner.work.defer(() => {
       this.#deferred = false
       if (alone(this)) this.#go(true)
       else this.#transmitter.run()

@@ -7,7 +7,9 @@ import { PeerFault } from '../errors.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
 import { Ledger } from '../mem/ledger.ts'
 import type { Receipts } from '../mem/receipts.ts'
-import type { Batch, DeviceQueue, QueueNotes } from '../ring/device-queue.ts'
+import type { Batch } from '../ring/batch.ts'
+import type { QueueNotes } from '../ring/position.ts'
+import { replay } from '../ring/replay.ts'
 import { portOfQueue } from '../spec/console.ts'
 import { queueFeatures } from './console-features.ts'
 import { ControlNotes } from './control-notes.ts'
@@ -15,6 +17,7 @@ import { COUNTER_CELLS } from './counters.ts'
 import type { ResumedState } from './device.ts'
 import type { PortTable } from './port-table.ts'
 import type { PortNotes } from './port.ts'
+import type { DeviceQueues } from './queues.ts'
 
 export class DeviceNotes {
   readonly ledger: Ledger
@@ -50,12 +53,12 @@ export class DeviceNotes {
   }
 
   /** Queues as the process before left them. */
-  resumeQueues(all: readonly DeviceQueue[], memory: GuestMemory, { features, queues }: ResumedState): void {
-    for (const { index, size, at } of queues) all[index]!.resume(memory, size, at, queueFeatures(features))
+  resumeQueues(all: DeviceQueues, memory: GuestMemory, { features, queues }: ResumedState): void {
+    for (const { index, size, at } of queues) all.resume(index, memory, size, at, queueFeatures(features))
   }
 
   /** The bytes of its last system call, where it died before it could note them. */
-  replay(all: readonly DeviceQueue[], ports: PortTable, batch: Batch): void {
+  replay(all: DeviceQueues, ports: PortTable, batch: Batch): void {
     const moved = this.#receipts?.unrecorded()
     const id = moved && portOfQueue(moved.queue)
     const port = id === undefined ? undefined : ports.get(id)
@@ -69,7 +72,7 @@ export class DeviceNotes {
       return
     }
     try {
-      const bytes = all[moved.queue]!.replay(batch, sent ? 'readable' : 'writable', moved.bytes)
+      const bytes = replay(all.get(moved.queue)!, batch, sent ? 'readable' : 'writable', moved.bytes)
       port.counters[sent ? 'guestToHostBytes' : 'hostToGuestBytes'] += bytes
     } catch (error) {
       // The queue is broken since, and says so when it is served.

@@ -22,7 +22,8 @@ const BY_OPERATING_SYSTEMS = VIRTIO_RING_F_EVENT_IDX | VIRTIO_RING_F_INDIRECT_DE
  * To be asked at DRIVER_OK. An operating system's driver has set up its virtqueues by then (§3.1.1, step 7); EDK2's
  * enables the queues of a port when it hears of the port.
  */
-export function isFirmware(accepted: bigint, queues: readonly DeviceQueue[]): boolean {
+export function isFirmware(accepted: bigint, enabled: Iterable<DeviceQueue>): boolean {
   if ((accepted & VIRTIO_CONSOLE_F_MULTIPORT) === 0n || (accepted & BY_OPERATING_SYSTEMS) !== 0n) return false
-  return !queues.some((queue) => queue.enabled && portOfQueue(queue.index) !== undefined)
+  for (const queue of enabled) if (portOfQueue(queue.index) !== undefined) return false
+  return true
 }

@@ -26,6 +26,12 @@ export class HoldBuffer {
    */
   take(list: Iovec, skip: number, drop: 'oldest' | 'newest'): number {
     let dropped = 0
+    // Only what can stay is copied.
+    const over = list.total - skip - this.capacity
+    if (drop === 'oldest' && over > 0) {
+      dropped = this.clear() + over
+      skip += over
+    }
     for (let i = 0; i < list.count; i++) {
       const len = list.len[i]!
       if (skip >= len) {

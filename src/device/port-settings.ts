@@ -1,7 +1,9 @@
 /** What a port is, as its owner set it up, and what it needs of its device. */
 
-import type { Batch, DeviceQueue } from '../ring/device-queue.ts'
+import type { Batch } from '../ring/batch.ts'
+import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { Port } from './port.ts'
+import type { DeviceWork } from './work.ts'
 
 /** What happens to guest output that the host does not take in time. */
 export type PortPolicy = 'block' | 'drop-oldest' | 'drop-newest' | 'discard'
@@ -50,16 +52,11 @@ export interface PortOwner {
   hostOpen(port: Port, open: boolean): void
   resized(port: Port, cols: number, rows: number): void
   warn(port: Port, message: string): void
-  /** Calls later, after other events had their turn; the way to cut the sending. */
-  defer(fn: () => void): void
+  /** What may still be done in this turn of the event loop, and what waits for the next. */
+  readonly work: DeviceWork
   /** Calls in a moment, some ten microseconds; not where notifications cost nothing. See linger.ts. */
   readonly soon: ((fn: () => void) => void) | undefined
   /** Calls after a time; returns the way to call it off. */
   after(ms: number, fn: () => void): () => void
   event(port: Port, event: PortEventName): void
 }
-
-/** Bytes a port may move in one direction before others have their turn. */
-export const TURN_LEN: number = 4 << 20
-/** What a chain costs of that besides its bytes: a guest can make empty ones for ever. */
-export const TURN_CHAIN_LEN = 64

@@ -54,8 +54,16 @@ export class PortTable {
   }
 
   /** The driver was reset: it waits for nothing any more. */
-  forget(): void {
+  guestReset(): void {
     this.#leaving.clear()
+    for (const port of this.#ports) port?.guestReset()
+  }
+
+  /** All ports, by number; afterwards there are none. */
+  takeAll(): Port[] {
+    const all = this.list()
+    this.#ports.fill(undefined)
+    return all
   }
 
   /**

@@ -175,13 +175,13 @@ export class Port implements ChardevEnd {
   /**
    * Quiesces the port before the guest is told that it is removed: what it has written is sent or counted as dropped,
    * and its rings are not touched again, but for what a console still writes. Linux takes the buffers back from the live
-   * rings when it hears of the removal.
+   * rings when it hears of the removal. `budget` is what that may cost, see work.ts.
    */
-  remove(): void {
+  remove(budget: number): void {
     this.#inputDeadline?.()
     this.#outputDeadline?.()
     this.#removed = true
-    this.#transmitter.remove()
+    this.#transmitter.remove(budget)
     this.#receiver.remove()
     this.#set(OPEN, false)
     this.#chardev?.close()

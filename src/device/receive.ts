@@ -8,7 +8,8 @@
 import type { Chardev } from '../chardev/chardev.ts'
 import type { DeviceQueue } from '../ring/device-queue.ts'
 import type { PortCounters } from './counters.ts'
-import { TURN_CHAIN_LEN, TURN_LEN, type PortOwner } from './port-settings.ts'
+import type { PortOwner } from './port-settings.ts'
+import { costOf } from './work.ts'
 
 /** Most room for one readv, and what is published at once: the guest works on one batch while we fill the next. */
 const GATHER_LEN = 64 << 10
@@ -26,7 +27,6 @@ export class Receiver {
   chardev: Chardev | undefined
   readonly #counters: PortCounters
   readonly #owner: PortOwner
-  #deferred = false
   #open = false
   /** Room to look for: follows what came of late. */
   #want = GATHER_LEN_MIN
@@ -54,21 +54,25 @@ export class Receiver {
   run(): void {
     const { queue, chardev } = this
     if (!chardev || !this.#open) return
-    const { batch } = this.#owner
+    const { batch, work } = this.#owner
+    if (work.isDeferred(queue.index)) return
+    let budget = work.quantum
     try {
-      let budget = TURN_LEN
       queue.disableNotify()
       while (budget > 0) {
         const room = queue.gather(batch, 'writable', this.#want)
+        const { looked } = batch.list
+        const chains = batch.count
         if (room === 0) {
           // Buffers without a writable byte go back as they are.
           queue.complete(batch, 0)
-          budget -= batch.count * TURN_CHAIN_LEN
-          if (batch.count > 0 || queue.enableNotify(Math.max(1, Math.floor(queue.peak / REFILL_PART)))) continue
+          if (chains > 0) budget = work.charge(costOf(looked, chains, 0), budget)
+          if (chains > 0 || queue.enableNotify(Math.max(1, Math.floor(queue.peak / REFILL_PART)))) continue
           this.#starve(chardev)
           break
         }
         const bytes = chardev.readv(batch.list)
+        budget = work.charge(costOf(looked, chains, bytes), budget)
         if (bytes <= 0) {
           if (bytes === 0) chardev.setReading(true)
           break
@@ -76,7 +80,6 @@ export class Receiver {
         queue.complete(batch, bytes)
         this.#publish()
         this.#counters.hostToGuestBytes += bytes
-        budget -= bytes
         if (bytes === room) this.#want = Math.min(GATHER_LEN, this.#want * 4)
         else if (bytes * 4 < this.#want) this.#want = Math.max(GATHER_LEN_MIN, this.#want / 2)
         // A short read has emptied the socket: it says so itself when there is more.
@@ -123,13 +126,9 @@ export class Receiver {
     this.chardev = undefined
   }
 
+  /** The rest in a later turn; until then the chardev has nothing to say. */
   #defer(chardev: Chardev): void {
     chardev.setReading(false)
-    if (this.#deferred) return
-    this.#deferred = true
-    this.#owner.defer(() => {
-      this.#deferred = false
-      this.run()
-    })
+    this.#owner.work.deferQueue(this.queue.index)
   }
 }

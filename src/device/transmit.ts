@@ -12,12 +12,12 @@ import type { PortCounters } from './counters.ts'
 import { HoldBuffer } from './hold-buffer.ts'
 import { Linger } from './linger.ts'
 import { alone } from './lookout.ts'
-import { TURN_CHAIN_LEN, TURN_LEN, type PortOwner, type PortSettings } from './port-settings.ts'
+import type { PortOwner, PortSettings } from './port-settings.ts'
 import { Settlement } from './settlement.ts'
+import { costOf, QUANTUM } from './work.ts'
 
 /** Bytes of one gather, what one writev is worth. And half a ring at most: the driver has it back while we send the rest. */
 const GATHER_LEN = 1 << 20
-const DISCARD_ROUNDS = 4096
 
 export class Transmitter {
   readonly queue: DeviceQueue
@@ -34,7 +34,6 @@ export class Transmitter {
   /** What was published when the time began to run. */
   #settleMark = 0
   #cancelSettle: (() => void) | undefined
-  #deferred = false
   #ready = false
   #dropping = false
 
@@ -70,19 +69,25 @@ export class Transmitter {
 
   /**
    * Moves what the guest has made available, as far as the chardev takes it, and asks to be notified of more. Without
-   * `arm` it does not ask: true then says that everything was moved, and that the caller has to.
+   * `arm` it does not ask: true then says that everything was moved, and that the caller has to. Where a later turn goes
+   * on with the queue, nothing is done.
    */
   run(arm = true): boolean {
+    const { work } = this.#owner
+    if (work.isDeferred(this.queue.index)) return false
+    return this.#run(arm, work.quantum)
+  }
+
+  #run(arm: boolean, budget: number): boolean {
     const { queue } = this
-    const { batch } = this.#owner
+    const { batch, work } = this.#owner
     let full = !this.#sendHeld()
     if (!this.#ready) return false
     if (this.#dropping) {
-      this.discard()
+      this.#discard(budget)
       return false
     }
     try {
-      let budget = TURN_LEN
       if (!arm || !this.#goesOn) this.#linger?.begin()
       this.#goesOn = !arm
       do {
@@ -91,11 +96,12 @@ export class Transmitter {
           const bytes = queue.gather(batch, 'readable', GATHER_LEN, Math.max(1, queue.size >> 1))
           if (batch.count === 0) break
           this.#linger?.found(batch.count, bytes, queue.available())
+          const { looked } = batch.list
           const taken = this.#send(batch.list, full)
           this.#settlement?.sent(batch.list.count)
           queue.complete(batch, taken)
           this.#settle(false)
-          budget -= taken + batch.count * TURN_CHAIN_LEN
+          budget = work.charge(costOf(looked, batch.count, taken), budget)
           if (taken < bytes) {
             full = true
             break
@@ -103,7 +109,7 @@ export class Transmitter {
         }
         this.#settle(full || budget <= 0)
         if (budget <= 0) {
-          this.#defer()
+          work.deferQueue(queue.index)
           return false
         }
         // While the chardev is full no notification is of use: `writable` comes back here. A port that never makes the
@@ -135,20 +141,20 @@ export class Transmitter {
   }
 
   /** Drops what the guest has made available; it is counted. */
-  discard(): void {
-    if (!this.#ready) return
+  #discard(budget: number): void {
     const { queue } = this
-    const { batch } = this.#owner
-    // More than any ring holds: a guest that adds chains as fast as we drop them does not keep us here.
-    let rounds = DISCARD_ROUNDS
+    const { batch, work } = this.#owner
     try {
-      do {
+      while (budget > 0) {
         const bytes = queue.gather(batch, 'readable', GATHER_LEN)
+        if (batch.count === 0 && !queue.enableNotify()) break
         queue.complete(batch, bytes)
         this.#counters.guestToHostDropped += bytes
-      } while (--rounds > 0 && (batch.count > 0 || queue.enableNotify()))
+        budget = work.charge(costOf(batch.list.looked, batch.count, 0), budget)
+      }
       queue.publish()
       this.#tell()
+      if (budget <= 0) work.deferQueue(queue.index)
     } catch (error) {
       this.#owner.fault(queue, error)
     }
@@ -156,15 +162,17 @@ export class Transmitter {
 
   /** What comes after the removal is dropped. */
   giveBack(): void {
-    this.#ready = true
-    this.discard()
-    this.#ready = false
+    const { work } = this.#owner
+    if (!work.isDeferred(this.queue.index)) this.#discard(work.quantum)
   }
 
-  /** The last run, and what is left is dropped; afterwards the ring is not touched again, but for `giveBack`. */
-  remove(): void {
-    this.run()
-    this.discard()
+  /**
+   * The last run, and what is left is dropped, as far as `budget` goes: no guest of manners has more in its ring. Afterwards
+   * the ring is not touched again, but for `giveBack`.
+   */
+  remove(budget: number): void {
+    this.#run(true, budget)
+    if (this.#ready) this.#discard(budget)
     this.#ready = false
     this.#stopSettling()
     this.chardev = undefined
@@ -194,12 +202,19 @@ export class Transmitter {
   #sendHeld(): boolean {
     const hold = this.#hold
     if (!hold) return true
-    const { list } = this.#owner.batch
+    const { batch, work } = this.#owner
+    const { list } = batch
+    let budget = QUANTUM
     while (hold.len > 0) {
       if (!this.chardev?.connected) return false
+      if (budget <= 0) {
+        work.deferQueue(this.queue.index)
+        return false
+      }
       hold.lend(list)
       const taken = this.chardev.writev(list)
       if (taken <= 0) return false
+      budget = work.charge(costOf(0, 0, taken), budget)
       hold.consume(taken)
       this.#counters.held = hold.len
       this.#counters.guestToHostBytes += taken
@@ -253,15 +268,6 @@ export class Transmitter {
   #tell(): void {
     this.#settlement?.settled()
     if (this.queue.judge()) this.#interrupt()
-  }
-
-  #defer(): void {
-    if (this.#deferred) return
-    this.#deferred = true
-    this.#owner.defer(() => {
-      this.#deferred = false
-      this.run()
-    })
   }
 
   /** The driver is at it, see linger.ts: until then it need not say that it has more. */

@@ -25,6 +25,8 @@ export interface Region {
 }
 
 export class GuestMemory {
+  /** Counts changes of the map: who has looked something up in it compares. */
+  generation = 0
   /** Sorted by base, never overlapping. */
   #regions: Region[] = []
   #last: Region | undefined
@@ -144,6 +146,7 @@ export class GuestMemory {
   }
 
   #changed(): void {
+    this.generation++
     this.#last = undefined
     for (const listener of this.#listeners) listener()
   }

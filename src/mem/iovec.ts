@@ -22,6 +22,8 @@ export class Iovec {
   count = 0
   /** Sum of all `len`, bytes. */
   total = 0
+  /** Descriptors that were looked at to fill it, whatever came of them: what it has cost. */
+  looked = 0
   /** Where who moves the bytes notes it, and the queue that they are of; undefined where nobody wants to know. */
   receipts: Receipts | undefined
   queue = 0
@@ -38,6 +40,7 @@ export class Iovec {
   clear(): void {
     this.count = 0
     this.total = 0
+    this.looked = 0
     this.receipts = undefined
   }
 
@@ -53,6 +56,18 @@ export class Iovec {
     this.len[i] = len
     this.address[i] = address
     this.total += len
+  }
+
+  /** Keeps the first `most` bytes. */
+  cut(most: number): void {
+    while (this.total > most) {
+      const last = this.count - 1
+      const over = this.total - most
+      const part = Math.min(over, this.len[last]!)
+      this.len[last]! -= part
+      this.total -= part
+      if (this.len[last] === 0) this.count--
+    }
   }
 
   /** Copies bytes of the list from `skip` on, at most `target.length`, into `target`; returns how many. */

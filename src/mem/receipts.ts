@@ -4,7 +4,8 @@
  * The kernel writes it for us. sendmmsg(2) and recvmmsg(2) store the number of bytes into the caller's own `msg_len`
  * before they return, and a kill waits until they do. Where that field lies in a shared ledger, the successor reads how
  * many bytes have moved, or that none have. `base` says where in the ring they belong: a note whose position has
- * passed is an old one. Armed by ffi/rw.ts, read by the device when it resumes.
+ * passed is an old one. It is taken back as soon as its bytes are in the position, and when its queue is disabled: the
+ * next ring of that queue has the same positions. Armed by ffi/rw.ts, read by the device when it resumes.
  */
 
 /** struct mmsghdr of every LP64 Linux, in words: iov at 16, iovlen at 24, flags at 48, msg_len at 56 bytes. */
@@ -55,6 +56,11 @@ export class Receipts {
   }
   known(bytes: number): void {
     this.words[MMSG.len] = bytes > 0 ? bytes : NONE
+  }
+
+  /** What the last call has moved is in its queue's position; or, if it was of `queue`, is nobody's any more. */
+  settle(queue: number): void {
+    if (this.words[QUEUE] === queue) this.words[MMSG.len] = NONE
   }
 
   get len(): number {

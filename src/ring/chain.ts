@@ -19,7 +19,8 @@ export type Direction = 'readable' | 'writable'
 
 /**
  * Appends the wanted part of the chain that starts at `head` to `list`, without its first `skip` bytes; returns the
- * length of the whole wanted part, in bytes. Where the list fills up, what is appended is a beginning of it.
+ * length of the whole wanted part, in bytes. Where the list fills up, what is appended is a beginning of it. All
+ * descriptors that were looked at are counted in `list.looked`: one chain can have 1025, and all can share one table.
  * PeerFault when the chain breaks a rule; the list may then hold some of it.
  */
 export function walkChain(
@@ -36,7 +37,8 @@ export function walkChain(
   let tableSize = ring.size
   let next = head
   // Linux puts up to a whole pipe into one indirect table, which may be longer than its queue (§2.7.5.3.1 forbids it).
-  let budget = Math.max(ring.size, IOVEC_MAX)
+  const most = Math.max(ring.size, IOVEC_MAX)
+  let budget = most
   let indirect = false
   let seenWritable = false
   let total = 0
@@ -62,8 +64,10 @@ export function walkChain(
       indirect = true
       tableSize = len / VIRTQ_DESC_SIZE
       // Only as much as the budget lets us look at has to be there.
-      table = indirectTable(memory, address, Math.min(tableSize, budget))
       tableSize = Math.min(tableSize, budget)
+      table = indirectTable(memory, address, tableSize)
+      // An odd table is copied, all of it.
+      if (address % 4 !== 0) list.looked += tableSize
       next = 0
       continue
     }
@@ -81,7 +85,10 @@ export function walkChain(
         skip = 0
       }
     }
-    if (!(flags & VIRTQ_DESC_F_NEXT)) return wanted
+    if (!(flags & VIRTQ_DESC_F_NEXT)) {
+      list.looked += most - budget
+      return wanted
+    }
     next = word >>> 16
   }
 }

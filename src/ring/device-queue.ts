@@ -4,56 +4,31 @@
  * Nothing is taken from the ring until its bytes have moved: `gather` only looks, `complete` consumes and stages used
  * entries, `flush` publishes them all with one index store and says whether the driver wants an interrupt. A chain that
  * was moved in part stays first in the ring, with an offset. PeerFault from any of them means that the queue is broken.
- *
- *     do {
- *       queue.disableNotify()
- *       while (queue.gather(batch, 'readable', limit) > 0) queue.complete(batch, move(batch.list))
- *       if (queue.flush()) interrupt()
- *     } while (queue.enableNotify())      // true: more slipped in while we were arming
+ * While somebody looks, `disableNotify`; afterwards `enableNotify`, and again from the start where that says true.
  */
 
 import { PeerFault } from '../errors.ts'
 import type { GuestMemory } from '../mem/guest-memory.ts'
-import { Iovec } from '../mem/iovec.ts'
-import type { Receipts } from '../mem/receipts.ts'
 import { VIRTQ_AVAIL_F_NO_INTERRUPT, VIRTQ_USED_F_NO_NOTIFY } from '../spec/split.ts'
+import { BATCH_MAX, type Batch } from './batch.ts'
 import { walkChain, type Direction } from './chain.ts'
 import { needEvent } from './event-idx.ts'
+import { QueuePosition, type QueueNotes } from './position.ts'
 import { SplitRing, type RingAddresses } from './split-ring.ts'
 
-/** Chains in one batch. */
-const BATCH_MAX = 256
-
-/** What one `gather` found; one per device is enough, batches do not outlive a turn. */
-export class Batch {
-  readonly list: Iovec = new Iovec()
-  readonly heads: Uint16Array = new Uint16Array(BATCH_MAX)
-  /** Length of the wanted part of chain i, bytes, with what was moved of it before. */
-  readonly lens: Float64Array = new Float64Array(BATCH_MAX)
-  direction: Direction = 'readable'
-  /** Chains. */
-  count = 0
-}
+/** Descriptors that one batch looks at, and one chain more: those without a wanted byte take no room in its list. */
+const LOOKED_MAX = 8192
+/** Bytes that one call may be asked to move: a chain can have 4 GiB, and a file takes all of it. */
+const BATCH_LEN_MAX = 4 << 20
 
 export interface QueueFeatures {
   eventIdx: boolean
   indirect: boolean
 }
 
-/** Where queues note how far they are, for a successor: one cell each, see `DeviceQueue.resume`. */
-export interface QueueNotes {
-  positions: Float64Array
-  receipts: Receipts | undefined
-}
-
-/** A position is the index of the first chain not consumed, times this, plus the bytes of it that were moved. */
-const POSITION_UNIT = 2 ** 33
-
 export class DeviceQueue {
   readonly index: number
-  readonly #positions: Float64Array
-  readonly #cell: number
-  readonly #receipts: Receipts | undefined
+  readonly #position: QueuePosition
   #memory: GuestMemory | undefined
   #ring: SplitRing | undefined
   #at: RingAddresses = { desc: 0, avail: 0, used: 0 }
@@ -70,8 +45,13 @@ export class DeviceQueue {
   #offset = 0
   #notifyDisabled = false
   #broken = false
-  /** Taken over, and the ring not seen since: what is published is known only from there. */
-  #unpublished = false
+  /** The device must not touch memory now. */
+  #held = false
+  /** The memory map that the ring was found in. */
+  #generation = -1
+  #cameBack = false
+  /** Taken over, and the ring not seen since: what is published is known only from there, or the position is too. */
+  #unpublished: 'none' | 'some' | 'unknown' = 'none'
   /** Chains consumed since the device was made; a count for people. */
   consumed = 0
   /** Most chains that were available at once since the queue was enabled: so many the driver has at least. */
@@ -79,9 +59,7 @@ export class DeviceQueue {
 
   constructor(index: number, notes?: QueueNotes) {
     this.index = index
-    this.#positions = notes?.positions ?? new Float64Array(1)
-    this.#cell = notes ? index : 0
-    this.#receipts = notes?.receipts
+    this.#position = new QueuePosition(index, notes)
   }
 
   get enabled(): boolean {
@@ -90,13 +68,26 @@ export class DeviceQueue {
 
   /** Whether the ring's memory is there. A queue that is enabled but not bound moves nothing. */
   get bound(): boolean {
-    return this.#ring !== undefined
+    return this.#live !== undefined
+  }
+
+  /** The ring where it is now: looked up again after a change of the memory map. */
+  get #live(): SplitRing | undefined {
+    const memory = this.#memory
+    if (memory === undefined || memory.generation === this.#generation) return this.#ring
+    return this.#rebind(memory)
   }
 
   /** Starts the queue at index 0; PeerFault when its addresses or its size cannot be right. */
   enable(memory: GuestMemory, size: number, at: RingAddresses, features: QueueFeatures): void {
     this.disable()
     this.#ring = new SplitRing(memory, size, at)
+    this.#position.store(0, 0)
+    this.#setUp(memory, size, at, features)
+    this.#generation = memory.generation
+  }
+
+  #setUp(memory: GuestMemory, size: number, at: RingAddresses, features: QueueFeatures): void {
     this.#memory = memory
     this.#size = size
     this.#at = at
@@ -110,37 +101,23 @@ export class DeviceQueue {
    * before that are written, and perhaps not published yet: `flush` does that.
    */
   resume(memory: GuestMemory, size: number, at: RingAddresses, features: QueueFeatures): void {
-    const position = this.#positions[this.#cell]!
-    this.disable()
-    this.#positions[this.#cell] = position
-    this.#memory = memory
-    this.#size = size
-    this.#at = at
-    this.#eventIdx = features.eventIdx
-    this.#indirect = features.indirect
-    this.#enabled = true
-    this.#idx = Math.floor(position / POSITION_UNIT) & 0xffff
-    this.#offset = position % POSITION_UNIT
-    this.#unpublished = true
-    this.rebind()
-  }
-
-  /** Consumes `bytes` that were moved before this process took over; returns how many of them there was a chain for. */
-  replay(batch: Batch, direction: Direction, bytes: number): number {
-    let left = bytes
-    while (left > 0) {
-      const found = Math.min(left, this.gather(batch, direction, left))
-      if (batch.count === 0) break
-      this.complete(batch, found)
-      left -= found
-    }
-    return bytes - left
+    this.#stop()
+    this.#setUp(memory, size, at, features)
+    const left = this.#position.left()
+    this.#idx = left?.idx ?? 0
+    this.#offset = left?.offset ?? 0
+    this.#unpublished = left ? 'some' : 'unknown'
+    this.#rebind(memory)
   }
 
   /** Back to the state before `enable` (§2.6.1.1.1). */
   disable(): void {
-    this.#positions[this.#cell] = 0
-    this.#unpublished = false
+    this.#position.end()
+    this.#stop()
+  }
+
+  #stop(): void {
+    this.#unpublished = 'none'
     this.#enabled = false
     this.#ring = undefined
     this.#memory = undefined
@@ -150,6 +127,9 @@ export class DeviceQueue {
     this.#offset = 0
     this.#notifyDisabled = false
     this.#broken = false
+    this.#held = false
+    this.#cameBack = false
+    this.#generation = -1
     this.peak = 0
   }
 
@@ -159,41 +139,51 @@ export class DeviceQueue {
     this.#ring = undefined
   }
 
-  /** Keeps away from the ring until `rebind`: the memory, or the right to touch it, is gone. */
-  unbind(): void {
-    this.#ring = undefined
+  /** Keeps away from the ring, or goes back to it: the right to touch memory is gone, or there again. */
+  hold(on: boolean): void {
+    this.#held = on
+    this.#generation = -1
   }
 
-  /** Follows a change of the memory map; true when the ring is there again after it was not. */
-  rebind(): boolean {
-    if (!this.#enabled || !this.#memory || this.#broken) return false
-    const was = this.#ring !== undefined
+  /** True once, when the ring is there again after it was not. */
+  cameBack(): boolean {
+    const back = this.#live !== undefined && this.#cameBack
+    if (back) this.#cameBack = false
+    return back
+  }
+
+  #rebind(memory: GuestMemory): SplitRing | undefined {
+    this.#generation = memory.generation
+    const before = this.#ring
+    this.#ring = undefined
+    if (this.#broken || this.#held) return undefined
     try {
-      this.#ring = new SplitRing(this.#memory, this.#size, this.#at)
-      if (this.#unpublished) this.#findPublished(this.#ring)
+      this.#ring = new SplitRing(memory, this.#size, this.#at)
+      if (this.#unpublished !== 'none') this.#findPublished(this.#ring)
+      if (!before) this.#cameBack = true
     } catch {
       // VMMs take memory away and give it back while they change their map: no fault of the driver.
-      this.#ring = undefined
     }
-    return !was && this.#ring !== undefined
+    return this.#ring
   }
 
   /**
    * Looks at available chains, up to `limit` bytes or a batch of them; returns the bytes in `batch.list`. The list may
-   * be empty although `batch.count` is not: chains without any wanted byte have to be completed all the same.
+   * be empty although `batch.count` is not: chains without any wanted byte have to be completed all the same. Of a very
+   * long chain it may be a beginning.
    */
   gather(batch: Batch, direction: Direction, limit: number, chains: number = BATCH_MAX): number {
     const list = batch.list
     list.clear()
     batch.count = 0
     batch.direction = direction
-    const ring = this.#ring
+    const ring = this.#live
     const memory = this.#memory
     if (!ring || !memory) return 0
     const available = this.#available(ring)
     const most = Math.min(available, chains, BATCH_MAX)
     let count = 0
-    while (count < most && list.total < limit && !list.full) {
+    while (count < most && list.total < limit && !list.full && list.looked < LOOKED_MAX) {
       const head = ring.availRing(this.#idx + count)
       const segments = list.count
       const total = list.total
@@ -210,8 +200,9 @@ export class DeviceQueue {
       count++
     }
     batch.count = count
-    list.receipts = this.#receipts
-    list.queue = this.#cell
+    if (list.total > BATCH_LEN_MAX) list.cut(BATCH_LEN_MAX)
+    list.receipts = this.#position.receipts
+    list.queue = this.#position.cell
     return list.total
   }
 
@@ -220,7 +211,7 @@ export class DeviceQueue {
    * what it has written with the bytes written. Call once per gather.
    */
   complete(batch: Batch, bytes: number): void {
-    const ring = this.#ring
+    const ring = this.#live
     if (!ring) return
     const writable = batch.direction === 'writable'
     let left = bytes + this.#offset
@@ -234,7 +225,7 @@ export class DeviceQueue {
       left -= part
     }
     this.#offset = left
-    this.#positions[this.#cell] = this.#idx * POSITION_UNIT + left
+    this.#position.store(this.#idx, left)
   }
 
   /** Publishes the used entries; true when the driver wants an interrupt for them (§2.7.7.2). */
@@ -245,7 +236,7 @@ export class DeviceQueue {
 
   /** Publishes the used entries; whether the driver wants an interrupt for them is for `judge` to say, soon. */
   publish(): void {
-    const ring = this.#ring
+    const ring = this.#live
     if (!ring || this.#idx === this.#publishedIdx) return
     this.#publishedIdx = this.#idx
     ring.publishUsedIdx(this.#idx)
@@ -253,7 +244,7 @@ export class DeviceQueue {
 
   /** Whether the driver wants an interrupt for what was published since it was last asked, and has not come by itself. */
   judge(): boolean {
-    const ring = this.#ring
+    const ring = this.#live
     const [old, idx] = [this.#judgedIdx, this.#publishedIdx]
     if (!ring || old === idx) return false
     this.#judgedIdx = idx
@@ -276,7 +267,7 @@ export class DeviceQueue {
    * wants to hear of is a later one (known only with EVENT_IDX). No interrupt is owed for those any more.
    */
   excused(idx: number): boolean {
-    const ring = this.#ring
+    const ring = this.#live
     if (!ring || !this.#eventIdx) return false
     const end = this.#publishedIdx
     if (((end - idx) & 0xffff) > ((end - this.#judgedIdx) & 0xffff)) return false
@@ -287,9 +278,10 @@ export class DeviceQueue {
 
   /** Asks the driver not to notify: we are looking anyway (§2.7.10). With EVENT_IDX a stale avail_event does that. */
   disableNotify(): void {
-    if (this.#notifyDisabled || !this.#ring) return
+    const ring = this.#live
+    if (this.#notifyDisabled || !ring) return
     this.#notifyDisabled = true
-    if (!this.#eventIdx) this.#ring.setUsedFlags(VIRTQ_USED_F_NO_NOTIFY)
+    if (!this.#eventIdx) ring.setUsedFlags(VIRTQ_USED_F_NO_NOTIFY)
   }
 
   /**
@@ -297,7 +289,7 @@ export class DeviceQueue {
    * EVENT_IDX it can ask for the `nth` next instead: true when that many are there.
    */
   enableNotify(nth: number = 1): boolean {
-    const ring = this.#ring
+    const ring = this.#live
     if (!ring) return false
     this.#notifyDisabled = false
     if (!this.#eventIdx) {
@@ -310,7 +302,8 @@ export class DeviceQueue {
 
   /** Available chains not yet consumed. */
   available(): number {
-    return this.#ring ? this.#available(this.#ring) : 0
+    const ring = this.#live
+    return ring ? this.#available(ring) : 0
   }
 
   /** Entries. */
@@ -329,10 +322,11 @@ export class DeviceQueue {
   }
 
   #findPublished(ring: SplitRing): void {
-    this.#unpublished = false
+    const known = this.#unpublished === 'some'
+    this.#unpublished = 'none'
     this.#publishedIdx = this.#judgedIdx = ring.usedIdx()
-    if (((this.#idx - this.#publishedIdx) & 0xffff) <= ring.size) return
-    // Not what we left: the guest has written there. It gets its own index, and what follows from it.
+    if (known && ((this.#idx - this.#publishedIdx) & 0xffff) <= ring.size) return
+    // Not what we left: the guest has written there, or it was on its way to another ring. It gets its own index, and what follows from it.
     this.#idx = this.#publishedIdx
     this.#offset = 0
   }

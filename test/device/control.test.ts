@@ -64,7 +64,7 @@ describe('what a driver hears', () => {
   })
 
   it('a connection that went and came back is told as both, however few buffers there are', async () => {
-    const raw = new RawDriver()
+    const raw = new RawDriver({ tireless: true })
     const { chardev } = await raw.host()
     raw.start().ready(1)
     expect(raw.messages()).toEqual(['DEVICE_ADD 1 1'])
@@ -162,7 +162,7 @@ describe('what a driver hears', () => {
 
 describe('odd drivers', () => {
   it('any control message from a lying driver leaves the device alive', async () => {
-    const raw = new RawDriver()
+    const raw = new RawDriver({ tireless: true })
     const { chardev, port } = await raw.host({ name: 'alive' })
     raw.start().ready()
     for (const id of [0, 1, 2, 3, 4, 5, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff])
@@ -182,8 +182,8 @@ describe('odd drivers', () => {
     const before = process.memoryUsage().heapUsed
     for (let i = 0; i < 100_000; i++) {
       raw.control(0xffffffff, VIRTIO_CONSOLE_DEVICE_READY, 1)
-      // The turn is cut after some hundred messages, so that others have theirs.
-      if (i % 10_000 === 0) await settle(1)
+      // What was not done in its turn is not forgotten, and the guest may not have more on the way than its queue.
+      if (i % 50 === 0) await settle(1)
     }
     await settle()
     expect(process.memoryUsage().heapUsed - before).toBeLessThan(64 << 20)

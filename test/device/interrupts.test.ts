@@ -184,7 +184,7 @@ describe('DEVICE_NEEDS_RESET', () => {
 
 describe('the memory map changes while the device runs', () => {
   it('rings that go are left alone, and served when they come back; data that goes breaks its queue', async () => {
-    const { raw, chardev } = await open()
+    const { raw, chardev } = await open({ tireless: true })
     const queue = raw.queue(transmitqOf(1))
     queue.page(0).set(Buffer.from('later'))
     queue.desc(0, queue.pageAddress(0), 5, 0)

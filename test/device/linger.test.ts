@@ -14,7 +14,7 @@ afterEach(() => vi.restoreAllMocks())
 /** A port whose device is told by hand that the moment is over. */
 async function open(features = BASIC | VIRTIO_RING_F_EVENT_IDX) {
   const moments: (() => void)[] = []
-  const raw = new RawDriver({ device: { soon: (fn) => void moments.push(fn) } })
+  const raw = new RawDriver({ device: { soon: (fn) => void moments.push(fn) }, tireless: true })
   const { chardev } = await raw.host({ name: 'org.test.0' })
   raw.start(features).ready().open(1)
   const transmitq = raw.queue(transmitqOf(1))

@@ -11,7 +11,7 @@ import { settle, until } from '../support/pair.ts'
 const SETTLE_MS = 20
 
 async function open(settings: Partial<Omit<PortSettings, 'id'>> = {}, features = BASIC | VIRTIO_RING_F_EVENT_IDX) {
-  const raw = new RawDriver({ device: { settleMs: SETTLE_MS } })
+  const raw = new RawDriver({ device: { settleMs: SETTLE_MS }, tireless: true })
   const { port, chardev } = await raw.host({
     name: 'org.test.0',
     ...settings,

@@ -8,7 +8,8 @@ import { Receiver } from '../../src/driver/receive.ts'
 import { Transmitter } from '../../src/driver/transmit.ts'
 import { DmaPool } from '../../src/mem/dma-pool.ts'
 import { Iovec } from '../../src/mem/iovec.ts'
-import { Batch, DeviceQueue } from '../../src/ring/device-queue.ts'
+import { Batch } from '../../src/ring/batch.ts'
+import { DeviceQueue } from '../../src/ring/device-queue.ts'
 import type { DriverQueue } from '../../src/ring/driver-queue.ts'
 
 const BASE = 2 ** 32

@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest'
 import type { DriverOptions } from '../../src/driver/console-options.ts'
 import { Patience } from '../../src/driver/patience.ts'
-import { Batch } from '../../src/ring/device-queue.ts'
+import { Batch } from '../../src/ring/batch.ts'
 import { Bench, DATA } from '../ring/tools.ts'
 import { Pair, settle, until } from '../support/pair.ts'
 

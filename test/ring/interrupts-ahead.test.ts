@@ -1,7 +1,7 @@
 /** A driver that asks for an interrupt only once several chains are back. */
 
 import { expect, it } from 'vitest'
-import { Batch } from '../../src/ring/device-queue.ts'
+import { Batch } from '../../src/ring/batch.ts'
 import { NO_HEAD, type Used } from '../../src/ring/driver-queue.ts'
 import { Bench, DATA } from './tools.ts'
 

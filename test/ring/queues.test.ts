@@ -3,7 +3,7 @@
 import fc from 'fast-check'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { PeerFault } from '../../src/errors.ts'
-import { Batch } from '../../src/ring/device-queue.ts'
+import { Batch } from '../../src/ring/batch.ts'
 import { NO_HEAD, type Segment, type Used } from '../../src/ring/driver-queue.ts'
 import { SplitRing } from '../../src/ring/split-ring.ts'
 import { Bench, DATA } from './tools.ts'

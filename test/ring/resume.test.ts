@@ -2,7 +2,9 @@
 import { describe, expect, it } from 'vitest'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import { MMSG, NO_RECEIPT, Receipts } from '../../src/mem/receipts.ts'
-import { Batch, DeviceQueue } from '../../src/ring/device-queue.ts'
+import { Batch } from '../../src/ring/batch.ts'
+import { DeviceQueue } from '../../src/ring/device-queue.ts'
+import { replay } from '../../src/ring/replay.ts'
 import { DriverQueue, type Used } from '../../src/ring/driver-queue.ts'
 
 const SIZE = 8
@@ -54,7 +56,7 @@ describe('resume', () => {
     expect(receipts.unrecorded()).toEqual({ queue: 0, bytes: 250, offered: 300 })
     const second = queue()
     second.resume(memory, SIZE, AT, FEATURES)
-    expect(second.replay(new Batch(), 'readable', 250)).toBe(250)
+    expect(replay(second, new Batch(), 'readable', 250)).toBe(250)
     // The position has moved: a third process does not do it again.
     expect(receipts.unrecorded()).toBeUndefined()
     expect(second.gather(new Batch(), 'readable', 1000)).toBe(50)
