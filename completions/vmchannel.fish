@@ -152,7 +152,7 @@ complete -c vmchannel -n '__fish_seen_subcommand_from screenlock' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from doctor' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from doctor' -l json -d 'print JSON with stable keys, errors too'
 complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -s a -l applications -d 'list what is installed; --json always does'
-complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l format -d 'format of the image' -x -a 'raw qcow2 vmdk vdi vhdx vpc qed'
+complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l format -d 'format of the image; looked for in it where left out' -x -a 'raw qcow2 vmdk vdi vhdx vpc qed'
 complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l qemu-binary -d 'the QEMU to run; default: the first qemu-system-x86_64 on PATH' -r -F
 complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -l json -d 'print JSON with stable keys, errors too'
 complete -c vmchannel -n '__fish_seen_subcommand_from inspect' -r -F

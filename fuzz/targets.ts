@@ -5,6 +5,7 @@ import { CLIPBOARD } from './clipboard.ts'
 import { CONTROL_QUEUE } from './control-queue.ts'
 import { CONTROL } from './control.ts'
 import { CUSE } from './cuse.ts'
+import { DISK } from './disk.ts'
 import { DRIVER } from './driver.ts'
 import { INSPECT_WIRE } from './inspect-wire.ts'
 import { OUTPUT } from './output.ts'
@@ -21,7 +22,7 @@ import { VFIO_USER } from './vfio-user.ts'
 
 export const TARGETS: readonly FuzzTarget[] = [
   ...[RINGS, CONTROL_QUEUE, PCI, VFIO_USER, SESSIONS, DRIVER, CUSE, RESUME],
-  ...[USERNET, CLIPBOARD, AGENT, INSPECT_WIRE, TEXT, QEMU, OUTPUT],
+  ...[USERNET, CLIPBOARD, AGENT, INSPECT_WIRE, DISK, TEXT, QEMU, OUTPUT],
   ...[CONTROL, TAKEOVER],
 ]
 

@@ -2,7 +2,7 @@
 
 import { QEMU_BINARY } from './commands-vm.ts'
 import { CLIPBOARD } from './commands-clipboard.ts'
-import { DISK_FORMATS } from '../inspect/disk-file.ts'
+import { DISK_FORMATS } from '../inspect/disk-formats.ts'
 import { JSON_OPTION, type CommandRow, type OptionRow } from './table.ts'
 
 const DOCTOR: CommandRow = {
@@ -22,18 +22,25 @@ const INSPECT: CommandRow = {
       'nothing is written to it, and root is not needed. Values are those of virt-inspector. The appliance comes with ' +
       'the package libguestfs0 (Debian, Ubuntu) or libguestfs-appliance (Fedora), or is the folder that ' +
       'LIBGUESTFS_PATH names.',
-    'Without --format the format is looked for in the image, and one that names another file (a backing file) is ' +
-      'refused: whoever made it could have named any file of this host.',
+    'Nothing but the files that are named here is opened: an image that names another one (a backing file, an extent, a ' +
+      'parent) is refused, since whoever made it could have named any file of this host; "qemu-img convert" makes one file ' +
+      'of it. The QEMU that reads the image gets it as a descriptor, cannot start programs, and runs as nobody where this ' +
+      'is root.',
+    'A guest that has several disks may want them all, in its order: a volume group or a RAID is whole only then.',
   ],
-  args: [{ name: 'DISK', text: 'the image, or a block device', complete: 'file' }],
+  args: [{ name: 'DISK', text: 'the image, or a block device; the disks of one guest', many: true, complete: 'file' }],
   options: [
     { flags: '-a, --applications', text: 'list what is installed; --json always does' },
-    { flags: '--format <format>', text: 'format of the image', choices: DISK_FORMATS },
+    { flags: '--format <format>', text: 'format of the image; looked for in it where left out', choices: DISK_FORMATS },
     QEMU_BINARY,
     JSON_OPTION,
   ],
   examples: [
     { text: 'What is this?', command: 'vmchannel inspect disk.qcow2' },
+    {
+      text: 'A guest on two disks:',
+      command: 'vmchannel inspect system.qcow2 data.qcow2',
+    },
     {
       text: 'Names of all packages:',
       command: "vmchannel inspect --json disk.img | jq -r '.systems[].applications[].name'",

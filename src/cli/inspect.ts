@@ -1,7 +1,7 @@
-/** `vmchannel inspect DISK`: prints what inspectDisk finds. */
+/** `vmchannel inspect DISK…`: prints what inspectDisk finds. */
 
 import { inspectDisk, type InspectOptions } from '../inspect/inspect-disk.ts'
-import type { DiskFormat } from '../inspect/disk-file.ts'
+import type { DiskFormat } from '../inspect/disk-formats.ts'
 import type { Application, DiskReport, OperatingSystem } from '../inspect/report.ts'
 import { printable } from '../log.ts'
 import { paint, print as write, printJson, warn } from './print.ts'
@@ -20,7 +20,7 @@ export const inspectCommand: Run = async ({ args, options }) => {
   if (options['format'] !== undefined) how.format = options['format'] as DiskFormat
   if (options['qemuBinary'] !== undefined) how.qemu = options['qemuBinary'] as string
   try {
-    const report = await inspectDisk(args[0]!, how)
+    const report = await inspectDisk(args, how)
     progress.end()
     if (json) printJson(report)
     else print(report, options['applications'] === true)
@@ -29,9 +29,10 @@ export const inspectCommand: Run = async ({ args, options }) => {
   }
 }
 
-function print({ disk, format, filesystems, systems, warnings }: DiskReport, all: boolean): void {
+function print({ disks, filesystems, systems, warnings }: DiskReport, all: boolean): void {
   const out = (text: string): void => write(text)
-  out(`${paint('bold', clean(disk))}: ${format}\n\n`)
+  for (const { disk, format } of disks) out(`${paint('bold', clean(disk))}: ${format}\n`)
+  out('\n')
   const rows = filesystems.map(({ device, type, label, uuid }) => [
     ...[clean(device), clean(type ?? 'unknown'), clean(label), clean(uuid)],
   ])

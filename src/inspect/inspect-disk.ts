@@ -3,7 +3,7 @@
  * our device and asks the daemon in it. Part of the library; `vmchannel inspect` prints what it gives.
  */
 
-import { resolve } from 'node:path'
+import { closeSync } from 'node:fs'
 import { aborted, type WaitOptions } from '../client/abort.ts'
 import { PeerFault, VmchannelError } from '../errors.ts'
 import { findQemu } from '../qemu/find.ts'
@@ -12,13 +12,19 @@ import { findAppliance } from './appliance.ts'
 import { ApplianceMachine } from './appliance-machine.ts'
 import { BlockDevices } from './block-devices.ts'
 import { DaemonClient, DaemonError } from './daemon-client.ts'
-import { damaged, encrypted, lookAtDisk, type DiskFormat } from './disk-file.ts'
+import { damaged, encrypted } from './disk-errors.ts'
+import { findConfinement } from './confinement.ts'
+import { lookAtDisk, type DiskFile } from './disk-file.ts'
+import type { DiskFormat } from './disk-formats.ts'
 import { Procedures } from './procedures.ts'
 import type { DiskReport, FileSystem } from './report.ts'
 import { listFileSystems, listSystems, tryMount } from './systems.ts'
 
+/** The appliance is on one more; the daemon's names end at /dev/sdz where one letter is enough. */
+const DISKS_MAX = 25
+
 export interface InspectOptions extends WaitOptions {
-  /** Format of the image; looked for in it where left out, and then it may name no other file. */
+  /** Format of the image; looked for in it where left out. It may name no other file, said or not. */
   format?: DiskFormat
   /** Whether to list what is installed; default true. */
   applications?: boolean
@@ -28,31 +34,52 @@ export interface InspectOptions extends WaitOptions {
   onStep?: (text: string) => void
 }
 
-/** Rejects where there is nothing to find: the disk is missing, empty, damaged, encrypted, or no disk. */
-export async function inspectDisk(disk: string, options: InspectOptions = {}): Promise<DiskReport> {
+/**
+ * Says what is on the disk of a guest, or on its disks, where it has several. Rejects where there is nothing to find: a
+ * disk is missing, empty, damaged, encrypted, or no disk.
+ */
+export async function inspectDisk(disk: string | readonly string[], options: InspectOptions = {}): Promise<DiskReport> {
+  const paths = typeof disk === 'string' ? [disk] : disk
+  const name = paths.join(', ')
+  const { signal } = options
+  if (signal?.aborted) throw aborted(`inspecting ${name}`, signal)
+  if (paths.length === 0 || paths.length > DISKS_MAX)
+    throw new VmchannelError('ERR_VMCHANNEL_USAGE', `${paths.length} disks to inspect`, {
+      hint: `name one disk to ${DISKS_MAX} disks of one guest`,
+    })
+  const disks: DiskFile[] = []
+  try {
+    for (const path of paths) disks.push(lookAtDisk(path, options.format))
+    return await boot(name, disks, options)
+  } catch (error) {
+    throw explain(name, error)
+  } finally {
+    for (const { fd } of disks) closeSync(fd)
+  }
+}
+
+async function boot(name: string, disks: readonly DiskFile[], options: InspectOptions): Promise<DiskReport> {
   const { signal, onStep: step = () => {} } = options
-  if (signal?.aborted) throw aborted(`inspecting ${disk}`, signal)
-  const { format, device } = lookAtDisk(disk, options.format)
   const qemu = findQemu(process.env, options.qemu)
   probeQemu(qemu, probeCacheFile(process.env))
+  const confined = findConfinement(qemu)
   const appliance = await findAppliance(process.env, step, signal)
+  const confinement = await confined
+  for (const what of confinement.missing) step(`the appliance's QEMU runs without ${what}`)
   let fail: (error: Error) => void = () => {}
   const failed = new Promise<never>((_, reject) => (fail = reject))
   failed.catch(() => {}) // it may fail before anybody looks
-  const stop = watch(disk, options, fail)
+  const stop = watch(name, options, fail)
   step('booting the appliance')
   try {
-    const start = { qemu, appliance, disk: resolve(disk), format, device, signal, onExit: fail }
-    const machine = await ApplianceMachine.start(start)
+    const machine = await ApplianceMachine.start({ qemu, appliance, disks, confinement, signal, onExit: fail })
     try {
       const client = new DaemonClient(machine.port)
       failed.catch((error: Error) => client.fail(error))
-      return await Promise.race([failed, look(disk, format, client, options)])
+      return await Promise.race([failed, look(name, disks, client, options)])
     } finally {
       await machine.close()
     }
-  } catch (error) {
-    throw explain(disk, error)
   } finally {
     stop()
   }
@@ -60,7 +87,7 @@ export async function inspectDisk(disk: string, options: InspectOptions = {}): P
 
 async function look(
   disk: string,
-  format: DiskFormat,
+  disks: readonly DiskFile[],
   client: DaemonClient,
   options: InspectOptions,
 ): Promise<DiskReport> {
@@ -78,7 +105,8 @@ async function look(
   for (const { device, type } of filesystems) {
     if (isEncrypted(type)) warnings.push(`${device} is encrypted: what is on it cannot be seen`)
   }
-  return { disk, format, filesystems, systems, warnings }
+  const named = disks.map(({ path, format }) => ({ disk: path, format }))
+  return { ...named[0]!, disks: named, filesystems, systems, warnings }
 }
 
 /** Rejects where no system was found because nothing can be read. A disk with data alone is fine. */

@@ -5,6 +5,8 @@ export interface DiskReport {
   disk: string
   /** raw, qcow2, vmdk … */
   format: string
+  /** All of them, where several were named: /dev/sda, /dev/sdb … in this order. */
+  disks: { disk: string; format: string }[]
   /** Everything on the disk that could hold a file system, also swap and encrypted parts. */
   filesystems: FileSystem[]
   /** Operating systems; usually one. */

@@ -1,6 +1,7 @@
 /** `vmchannel inspect` as far as it goes without an appliance: what it says, and its exit status. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { afterAll, expect, it } from 'vitest'
+import { vmdk } from '../support/disk-images.ts'
 import { Bench } from './run.ts'
 
 const bench = new Bench()
@@ -24,6 +25,18 @@ it('--json: the error is one line of JSON, without progress', async () => {
   expect({ status, stdout }).toEqual({ status: 14, stdout: '' })
 })
 
+it('an image that names another file: refused, whatever is said of it', async () => {
+  writeFileSync(bench.path('evil.vmdk'), vmdk({ capacity: 0, extents: ['RW 2048 FLAT "/etc/passwd" 0'] }))
+  for (const words of [[], ['--format', 'vmdk']]) {
+    const { status, stdout, stderr } = await bench.run(['inspect', ...words, bench.path('evil.vmdk')])
+    expect(stderr).toBe(
+      `vmchannel: ${bench.path('evil.vmdk')} is vmdk with extents (its capacity is 0), and could name any file of ` +
+        'this host\n  if you trust it, make one file of it: qemu-img convert -f vmdk -O qcow2 IMAGE NEW.qcow2\n',
+    )
+    expect({ status, stdout }).toEqual({ status: 14, stdout: '' })
+  }
+})
+
 it('no appliance: the package is named', async () => {
   writeFileSync(bench.path('disk'), Buffer.alloc(1 << 20, 0x90))
   mkdirSync(bench.path('none'))
@@ -33,8 +46,9 @@ it('no appliance: the package is named', async () => {
   expect(status).toBe(5)
 })
 
-it('no disk, two disks, a format that is none', async () => {
-  for (const words of [[], ['a', 'b'], ['a', '--format', 'floppy']]) {
+it('no disk, too many disks, a format that is none', async () => {
+  const many = Array.from({ length: 26 }, () => bench.path('text'))
+  for (const words of [[], many, ['a', '--format', 'floppy']]) {
     expect((await bench.run(['inspect', ...words])).status).toBe(2)
   }
 })

@@ -1,6 +1,6 @@
 /** What cannot be inspected: found out without an appliance where possible, and said so that one knows what to do. */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
@@ -8,7 +8,9 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { writePartitionTable } from '../../lab/sample-disk.ts'
 import { findAppliance } from '../../src/inspect/appliance.ts'
 import { lookAtDisk } from '../../src/inspect/disk-file.ts'
+import type { DiskFormat } from '../../src/inspect/disk-formats.ts'
 import { inspectDisk } from '../../src/inspect/inspect-disk.ts'
+import { qcow2 as wholeQcow2, vmdk, WHOLE } from '../support/disk-images.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'vmchannel-disks-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))
@@ -26,17 +28,34 @@ function qcow2(change: (header: Buffer) => void = () => {}): Buffer {
   header.writeUInt32BE(3, 4)
   header.writeUInt32BE(16, 20)
   header.writeBigUInt64BE(1n << 20n, 24)
+  header.writeUInt32BE(104, 100)
   change(header)
   return header
 }
 
-function failure(path: string, format?: 'raw' | 'qcow2'): unknown {
+function format(path: string, given?: DiskFormat): DiskFormat {
+  const { fd, format: found } = lookAtDisk(path, given)
+  closeSync(fd)
+  return found
+}
+
+function failure(path: string, given?: DiskFormat): unknown {
   try {
-    lookAtDisk(path, format)
+    format(path, given)
     return undefined
   } catch (error) {
     return error
   }
+}
+
+function footless(): Buffer {
+  return vmdk({ createType: 'streamOptimized', footer: { capacity: 2048 } }).subarray(0, -1024)
+}
+
+function koly(): Buffer {
+  const image = Buffer.alloc(4096, 1)
+  image.write('koly', 4096 - 512)
+  return image
 }
 
 describe('a look at the file', () => {
@@ -87,6 +106,22 @@ describe('a look at the file', () => {
         ),
       /with a data file/,
     ],
+    [
+      'a qcow of version 1',
+      () => file('q1', wholeQcow2({ version: 1 })),
+      /is qcow of version 1, which is not read here/,
+    ],
+    [
+      'a qcow2 that says of itself that it is corrupt',
+      () => file('qx', wholeQcow2({ features: 2n })),
+      /damaged: its qcow2 header says that it is corrupt/,
+    ],
+    ['a vmdk whose end is missing', () => file('vf', footless()), /its vmdk footer is cut off/],
+    ['an extent of a VMDK in several files', () => file('ext', vmdk({ descriptorAt: 0 })), /an extent of another vmdk/],
+    ['an extent of ESX', () => file('cowd', 'COWD', 4096), /an extent of VMware ESX \(COWD\), which is not read here/],
+    ['an Apple sparse image', () => file('asif', 'shdw', 4096), /is an Apple sparse image \(ASIF\), which is not read/],
+    ['an Apple disk image', () => file('dmg', koly()), /is an Apple disk image, which is not read here/],
+    ['an image of Parallels', () => file('hdd', 'WithouFreSpacExt\x02', 4096), /is an image of Parallels/],
   ])('%s', (_, make, message) => {
     const path = make()
     expect(failure(path)).toMatchObject({ code: 'ERR_VMCHANNEL_DISK', hint: expect.any(String) as string })
@@ -108,12 +143,34 @@ describe('a look at the file', () => {
     expect(String(failure(join(dir, 'pipe')))).toMatch(/is a pipe, not a disk image/)
   })
 
-  it('formats are found, through links too; what was said is not questioned', () => {
+  it('formats are found, through links too', () => {
     symlinkSync(file('q', qcow2()), join(dir, 'link'))
-    expect(lookAtDisk(join(dir, 'link'))).toEqual({ format: 'qcow2', device: false })
-    expect(lookAtDisk(join(dir, 'qb'), 'qcow2')).toEqual({ format: 'qcow2', device: false })
-    expect(lookAtDisk(file('v', Buffer.from('KDMV'), 4096))).toEqual({ format: 'vmdk', device: false })
-    expect(lookAtDisk(file('r', Buffer.alloc(4096, 0xa5)))).toEqual({ format: 'raw', device: false })
+    expect(format(join(dir, 'link'))).toBe('qcow2')
+    expect(format(file('r', Buffer.alloc(4096, 0xa5)))).toBe('raw')
+    for (const [name, make] of Object.entries(WHOLE)) {
+      const expected = /^\w+/.exec(name)![0] as DiskFormat
+      const path = file('whole', make())
+      expect([name, format(path), format(path, expected)]).toEqual([name, expected, expected])
+    }
+  })
+
+  it('what was said is checked all the same; as raw a disk may begin with anything', () => {
+    expect(String(failure(join(dir, 'qb'), 'qcow2'))).toMatch(/with a backing file, and could name any file/)
+    expect(String(failure(join(dir, 'r'), 'vmdk'))).toMatch(/is not vmdk: it begins like a raw disk/)
+    expect(String(failure(join(dir, 'q'), 'vmdk'))).toMatch(/is not vmdk: it begins like qcow2/)
+    for (const name of ['qb', 'asif', 'cowd', 'dmg']) expect(format(join(dir, name), 'raw')).toBe('raw')
+  })
+
+  it('a partition table for sectors of 4096 bytes', () => {
+    const disk = Buffer.alloc(64 << 10)
+    disk.write('EFI PART', 4096)
+    const { fd, sectorSize } = lookAtDisk(file('4k', disk))
+    closeSync(fd)
+    expect(sectorSize).toBe(4096)
+    disk.write('EFI PART', 512)
+    const usual = lookAtDisk(file('4k', disk))
+    closeSync(usual.fd)
+    expect(usual.sectorSize).toBe(512)
   })
 })
 
