@@ -35,6 +35,7 @@ function start(): FuzzSession {
     episode(seed) {
       const r = new Random(seed)
       for (let i = 0; i < CASES; i++) {
+        r.step()
         const image = mutate(r, r.pick(images))
         write(path, image)
         try {
