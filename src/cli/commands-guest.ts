@@ -8,7 +8,10 @@ const GUEST: CommandRow = {
   text: [
     "Takes a virtio-serial device of this guest, ours or QEMU's own, from the kernel and drives it from user space: " +
       '/dev/vmch0, /dev/vmch1, ... and /dev/virtio-ports/NAME are real character devices, made through CUSE, and come ' +
-      'and go with the ports. Ends at SIGINT or SIGTERM, and gives the device back to the kernel.',
+      'and go with the ports. Ends at SIGINT or SIGTERM, and gives the device back to the kernel. Where that is not ' +
+      'possible, so that the device is left without a driver, it says how to do it by hand, and the exit status is 9.',
+    'A device that asks for a reset gets one, with new ports; one that asks more than five times within a minute is given ' +
+      'up (exit status 70).',
     'Takes root, Linux, the kernel modules cuse and uio_pci_generic, and huge pages for the rings; with a device behind ' +
       'an IOMMU vfio-pci instead, without huge pages. What is missing is said by name.',
     'With --usernet the ports come over a network card of user networking instead of a device (transport=usernet on the ' +

@@ -210,8 +210,7 @@ export class ClipboardSync {
     try {
       let bytes = await session.request(selection, type)
       if (type === TEXT) {
-        // Some agents end a text as C does.
-        while (bytes.length > 0 && bytes.at(-1) === 0) bytes = bytes.subarray(0, -1)
+        bytes = withoutZeros(bytes)
         if (session.crlf) bytes = Buffer.from(bytes.toString().replaceAll('\r\n', '\n'))
       }
       counters.contents++
@@ -280,4 +279,11 @@ export class ClipboardSync {
   #say(event: ClipboardEvent): void {
     this.#options.onEvent?.(event)
   }
+}
+
+/** Some agents end a text as C does. */
+export function withoutZeros(bytes: Buffer): Buffer {
+  let end = bytes.length
+  while (end > 0 && bytes[end - 1] === 0) end--
+  return bytes.subarray(0, end)
 }

@@ -18,18 +18,22 @@ import type { ControlActions } from './control-receiver.ts'
 import { DriverPort } from './port.ts'
 import type { DriverPortEventName, PortOwner, QueueOwner } from './port-settings.ts'
 import { DriverQueues } from './queues.ts'
+import { Turn, type Waiting } from './turn.ts'
 import { failDevice, resetDevice, startDevice, type InterruptHandler, type Transport } from './transport.ts'
 
 export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, ControlActions {
   readonly list: Iovec = new Iovec()
+  readonly turn: Turn
   /** Rules that the device broke. */
   faults = 0
   readonly #transport: Transport
   readonly #pool: DmaPool
   readonly #settings: DriverSettings
   readonly #log: Log
+  readonly #control: Waiting = { waits: false, run: () => this.#running && this.#serveControl() }
   #accepted = 0n
   #running = false
+  #needsReset = false
   /** From set-up until the device has been reset: it may write to their memory all that time. */
   #queues: DriverQueues | undefined
   #ports: (DriverPort | undefined)[] = []
@@ -41,6 +45,7 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
     this.#pool = pool
     this.#settings = checkDriverOptions(options)
     this.#log = options.log ?? SILENT
+    this.turn = new Turn(this.#settings.defer)
   }
 
   get ports(): DriverPort[] {
@@ -69,6 +74,7 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
   start(): void {
     if (this.#running) throw new VmchannelError('ERR_VMCHANNEL_IN_USE', 'the driver runs already')
     this.stop()
+    this.#needsReset = false
     const { features } = this.#settings
     try {
       startDevice(this.#transport, {
@@ -123,6 +129,7 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
   }
 
   #release(): void {
+    this.turn.clear()
     this.#queues?.release()
     this.#queues = undefined
   }
@@ -143,6 +150,9 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
   config(): void {
     if (!this.#running) return
     if (this.#transport.readStatus() & VIRTIO_CONFIG_S_NEEDS_RESET) {
+      // However often it says so: once is enough until it has been reset.
+      if (this.#needsReset) return
+      this.#needsReset = true
       this.#log.warn('the device needs a reset')
       this.#settings.onNeedsReset?.()
       return
@@ -161,7 +171,8 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
 
   #serveControl(): void {
     try {
-      if (this.#queues?.control?.receiver.run()) this.#transport.notify(CONTROL_RECEIVEQ)
+      if (this.turn.over) this.turn.wait(this.#control)
+      else if (this.#queues?.control?.receiver.run(this.turn)) this.#transport.notify(CONTROL_RECEIVEQ)
     } catch (error) {
       return this.#failed(error)
     }
@@ -170,10 +181,12 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
 
   #pump(): void {
     try {
-      if (this.#queues?.control?.sender.pump()) this.#transport.notify(CONTROL_TRANSMITQ)
+      if (!this.turn.over && this.#queues?.control?.sender.pump(this.turn)) this.#transport.notify(CONTROL_TRANSMITQ)
     } catch (error) {
-      this.#failed(error)
+      return this.#failed(error)
     }
+    // It may have been over in the middle: then what is left has no interrupt to come.
+    if (this.turn.over && this.#queues?.control) this.turn.wait(this.#control)
   }
 
   /** The control queues are broken: nothing can be told or heard any more. */
@@ -227,12 +240,6 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
     this.#queues?.control?.sender.setOpen(id, false)
     this.#ports[id]?.end('broken')
     this.#pump()
-  }
-
-  defer(fn: () => void): void {
-    this.#settings.defer(() => {
-      if (this.#running) fn()
-    })
   }
 
   guestOpen(port: DriverPort, open: boolean): void {

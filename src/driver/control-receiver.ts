@@ -23,6 +23,7 @@ import {
   type ResizeOrder,
 } from '../spec/console.ts'
 import type { DriverPort } from './port.ts'
+import { CONTROL_COST, type Turn } from './turn.ts'
 
 /** What a message makes the driver do. */
 export interface ControlActions {
@@ -37,9 +38,12 @@ export interface ControlActions {
 /** Linux's is a page; nothing that a device says is longer than a name. */
 const BUFFER_LEN = 256
 const BUFFERS = 32
+/** The log is not the device's to fill. */
+const COMPLAINTS_MAX = 20
 
 export class ControlReceiver {
   ignored = 0
+  #complaints = 0
   readonly #queue: DriverQueue
   readonly #actions: ControlActions
   readonly #log: Log
@@ -66,14 +70,17 @@ export class ControlReceiver {
     for (const buffer of this.#buffers) pool.free(buffer)
   }
 
-  /** Acts on all messages there are; true when the device is to be notified. PeerFault when it broke the queue. */
-  run(): boolean {
+  /**
+   * Acts on the messages there are, as far as the turn goes: who finds it over comes again. True when the device is to be
+   * notified. PeerFault when it broke the queue.
+   */
+  run(turn: Turn): boolean {
     const queue = this.#queue
     let notify = false
     do {
       queue.disableInterrupts()
-      // At most one round of the ring: a device that refills it for ever does not keep us.
-      for (let i = 0; i < queue.size && queue.takeUsed(this.#used); i++) {
+      while (!turn.over && queue.takeUsed(this.#used)) {
+        turn.spend(CONTROL_COST)
         const buffer = this.#bufferOf[this.#used.head]!
         // A copy: the device still has the buffer mapped, and what was checked must be what is used.
         const bytes = this.#buffers[buffer]!.bytes.slice(0, this.#used.len)
@@ -81,7 +88,7 @@ export class ControlReceiver {
         this.#handle(bytes)
       }
       notify = queue.publish() || notify
-    } while (queue.enableInterrupts())
+    } while (!turn.over && queue.enableInterrupts())
     return notify
   }
 
@@ -125,6 +132,7 @@ export class ControlReceiver {
     const bytes = end === -1 ? tail : tail.subarray(0, end)
     const name = decodeName(bytes)
     if (name === undefined) {
+      if (this.#complaints++ >= COMPLAINTS_MAX) return false
       const shown = printable(new TextDecoder().decode(bytes.subarray(0, CONSOLE_NAME_MAX)))
       this.#log.warn(`port ${port.id}: the device gave it a name that cannot be used: "${shown}"`)
       return false

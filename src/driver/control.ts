@@ -6,6 +6,7 @@
 
 import type { DmaBuffer, DmaPool } from '../mem/dma-pool.ts'
 import type { DriverQueue, Used } from '../ring/driver-queue.ts'
+import { ENTRY_COST, type Turn } from './turn.ts'
 import {
   CONSOLE_BAD_ID,
   CONSOLE_CONTROL_SIZEOF,
@@ -76,8 +77,11 @@ export class ControlSender {
     this.#dirty.delete(id)
   }
 
-  /** Sends what can be sent now; true when the device is to be notified. PeerFault when it broke the queue. */
-  pump(): boolean {
+  /**
+   * Sends what can be sent now, as far as the turn goes: who finds it over comes again. True when the device is to be
+   * notified. PeerFault when it broke the queue.
+   */
+  pump(turn: Turn): boolean {
     this.#queue.disableInterrupts()
     do {
       this.#reclaim()
@@ -89,8 +93,15 @@ export class ControlSender {
         this.#dirty.delete(id)
       }
       // Without a free slot the interrupt of the next one brings us back here.
-    } while (this.#freeSlots.length === 0 && this.#queue.enableInterrupts())
+    } while (this.#freeSlots.length === 0 && !turn.over && this.#more(turn))
     return this.#queue.publish()
+  }
+
+  /** Whether the device has given something back by now; where it has not, its interrupt will say so. */
+  #more(turn: Turn): boolean {
+    if (!this.#queue.enableInterrupts()) return false
+    turn.spend(ENTRY_COST)
+    return true
   }
 
   #reclaim(): void {

@@ -12,6 +12,8 @@ const SHORTEST_US = 20
 const LOOKS = 256
 
 export class Patience {
+  /** Times the clock was looked at by the last `wait`. */
+  rounds = 0
   readonly #longest: number
   #now = SHORTEST_US
 
@@ -22,9 +24,11 @@ export class Patience {
 
   /** Whether the device gives something back in a moment. PeerFault as from the queue. */
   wait(queue: DriverQueue): boolean {
+    this.rounds = 0
     if (this.#longest === 0) return false
     let end = 0
     for (;;) {
+      this.rounds++
       for (let i = 0; i < LOOKS; i++) {
         if (!queue.hasUsed()) continue
         // Only what took a while says anything.

@@ -3,6 +3,7 @@
 import type { Iovec } from '../mem/iovec.ts'
 import type { DriverQueue } from '../ring/driver-queue.ts'
 import type { DriverPort } from './port.ts'
+import type { Turn } from './turn.ts'
 
 export interface DriverPortCounters {
   /** Bytes taken from the chardev and given to the device. */
@@ -44,10 +45,12 @@ export interface QueueOwner {
   readonly list: Iovec
   notify(queue: DriverQueue): void
   fault(queue: DriverQueue, error: unknown): void
-  defer(fn: () => void): void
+  /** What may be done before others have their turn, shared by all queues. */
+  readonly turn: Turn
 }
 
 export interface PortOwner {
+  readonly turn: Turn
   /** Tells the device whether a program has the port open. */
   guestOpen(port: DriverPort, open: boolean): void
   event(port: DriverPort, event: DriverPortEventName): void

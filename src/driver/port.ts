@@ -108,6 +108,10 @@ export class DriverPort implements ChardevEnd {
   receive(): void {
     if (!this.#gone) this.#receiver.received()
   }
+  /** Nothing moves before others have had their turn: to look again is of no use. */
+  get turnOver(): boolean {
+    return this.#owner.turn.over
+  }
   /**
    * Looks without having been interrupted; true when the device has given something back. Whoever does so again and
    * again calls `rest` when he stops: the device may be told of things a little later meanwhile.

@@ -11,12 +11,10 @@ import type { DmaPool } from '../mem/dma-pool.ts'
 import { IOVEC_MAX, type Iovec } from '../mem/iovec.ts'
 import { NO_HEAD, type DriverQueue, type Used } from '../ring/driver-queue.ts'
 import { Buffers } from './buffers.ts'
-import { NextTurn } from './next-turn.ts'
 import { Patience } from './patience.ts'
 import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
+import { ENTRY_COST, LOOKS_COST, type Waiting } from './turn.ts'
 
-/** Bytes a port may move before others have their turn. */
-const TURN_LEN = 4 << 20
 /** Bytes of one run after which more are waited for: after a lone message nobody knows when the next one comes. */
 const BULK_LEN = 8 << 10
 /**
@@ -28,7 +26,8 @@ const PUBLISH_PART_FULL = 2 / 3
 /** Bytes that are shown at a time to a chardev that comes by all the time: no program reads more of them at once. */
 const LEND_LEN = 128 << 10
 
-export class Receiver {
+export class Receiver implements Waiting {
+  waits = false
   readonly queue: DriverQueue
   chardev: Chardev | undefined
   /** Where it counts; another one for each port that has the queue. */
@@ -45,7 +44,6 @@ export class Receiver {
   #waitingCount = 0
   readonly #used: Used = { head: 0, len: 0 }
   readonly #patience: Patience
-  readonly #nextTurn: NextTurn
   /** Bytes of the first waiting buffer that the chardev has. */
   #offset = 0
   #open = false
@@ -64,7 +62,6 @@ export class Receiver {
     this.#most = most
     this.#buffers = new Buffers(pool, queue.size, len)
     this.#patience = new Patience(patience)
-    this.#nextTurn = new NextTurn(owner, () => this.run())
     this.#owner = owner
     this.#bufferOf = new Uint16Array(queue.size)
     this.#waiting = new Uint16Array(queue.size)
@@ -103,8 +100,8 @@ export class Receiver {
   /** The same after an interrupt. */
   received(): boolean {
     try {
-      // While the chardev is full, what comes is left where it is.
-      if (this.#waitingCount > 0 || !this.queue.hasUsed()) return false
+      // While the chardev is full, what comes is left where it is; and until its turn comes.
+      if (this.waits || this.#waitingCount > 0 || !this.queue.hasUsed()) return false
     } catch (error) {
       this.#owner.fault(this.queue, error)
       return true
@@ -116,8 +113,11 @@ export class Receiver {
   /** Takes what the device has used, and hands it on as far as the chardev takes it. */
   run(): void {
     const { queue } = this
+    const { turn } = this.#owner
+    if (turn.over) return turn.wait(this)
     try {
       const before = this.#moved
+      let charged = before
       let full = false
       do {
         queue.disableInterrupts()
@@ -127,14 +127,18 @@ export class Receiver {
             const at = (this.#waitingAt + this.#waitingCount++) & (queue.size - 1)
             this.#waiting[at] = this.#bufferOf[this.#used.head]!
             this.#waitingLen[at] = this.#used.len
+            // Entries, whatever is in them: a device may fill one with nothing as soon as it has it.
+            turn.spend(ENTRY_COST)
           }
           full = !this.#deliver()
           if (!full || (this.#watched && this.#moved - before >= BULK_LEN)) this.#growIfStarved()
           const part = full && this.#watched ? PUBLISH_PART_FULL : PUBLISH_PART
           if (queue.staged >= this.#buffers.count * part) this.#publish()
-          if (this.#moved - before >= TURN_LEN) {
+          turn.spend(this.#moved - charged)
+          charged = this.#moved
+          if (turn.over) {
             this.#publish()
-            return this.#nextTurn.ask()
+            return turn.wait(this)
           }
         } while (!full && (queue.hasUsed() || (this.#moved - before >= BULK_LEN && this.#wait())))
         // While the chardev is full no interrupt is of use: `writable` comes back here.
@@ -159,7 +163,9 @@ export class Receiver {
 
   #wait(): boolean {
     this.#publish()
-    return this.#patience.wait(this.queue)
+    const came = this.#patience.wait(this.queue)
+    this.#owner.turn.spend(this.#patience.rounds * LOOKS_COST)
+    return came
   }
 
   /** Hands over what waits; true when nothing waits any more. */

@@ -10,12 +10,10 @@ import type { DmaPool } from '../mem/dma-pool.ts'
 import type { Iovec } from '../mem/iovec.ts'
 import { NO_HEAD, type DriverQueue, type Segment, type Used } from '../ring/driver-queue.ts'
 import { Buffers } from './buffers.ts'
-import { NextTurn } from './next-turn.ts'
 import { Patience } from './patience.ts'
 import type { DriverPortCounters, QueueOwner } from './port-settings.ts'
+import { ENTRY_COST, LOOKS_COST, type Waiting } from './turn.ts'
 
-/** Bytes a port may move before others have their turn. */
-const TURN_LEN = 4 << 20
 /** Bytes that the device hears of together: it works on them while the next are copied. */
 const PUBLISH_LEN = 64 << 10
 /**
@@ -30,7 +28,8 @@ const NONE = -1
 /** Buffers of one chain. */
 export const TRANSMIT_CHAIN_MAX = 8
 
-export class Transmitter {
+export class Transmitter implements Waiting {
+  waits = false
   readonly queue: DriverQueue
   chardev: Chardev | undefined
   counters: DriverPortCounters
@@ -47,7 +46,6 @@ export class Transmitter {
   readonly #segments: Segment[] = []
   readonly #used: Used = { head: 0, len: 0 }
   readonly #patience: Patience
-  readonly #nextTurn: NextTurn
   /** Buffers to lend for one read: follows what was of use of late. */
   #want = TRANSMIT_CHAIN_MAX
   #open = false
@@ -74,7 +72,6 @@ export class Transmitter {
     this.#count = Math.min(count, queue.size)
     this.#holdLen = (this.#count * len) / 2
     this.#patience = new Patience(patience)
-    this.#nextTurn = new NextTurn(owner, () => this.run())
     this.#buffers = new Buffers(pool, this.#count, len)
     this.#free = new Uint16Array(this.#count)
     this.#firstOf = new Int16Array(queue.size)
@@ -119,7 +116,7 @@ export class Transmitter {
   /** The same after an interrupt. */
   transmitted(): boolean {
     try {
-      if (!this.#stalled || !this.queue.hasUsed()) return false
+      if (this.waits || !this.#stalled || !this.queue.hasUsed()) return false
     } catch (error) {
       this.#owner.fault(this.queue, error)
       return true
@@ -131,6 +128,11 @@ export class Transmitter {
   /** Moves what the chardev has, as far as there are buffers. */
   run(): void {
     const { queue, chardev } = this
+    const { turn } = this.#owner
+    if (turn.over) {
+      chardev?.setReading(false)
+      return turn.wait(this)
+    }
     try {
       this.#stalled = false
       queue.disableInterrupts()
@@ -139,15 +141,15 @@ export class Transmitter {
         chardev?.setReading(false)
         return
       }
-      let budget = TURN_LEN
-      let published = budget
-      while (budget > 0) {
+      let moved = 0
+      let published = 0
+      while (!turn.over) {
         if (!this.#haveBuffer()) {
           // The device is asked now: it may give one back before it hears that we wait.
           this.#publish()
-          published = budget
+          published = moved
           // Half of them back is soon enough: the device has the other half to go on with.
-          if (this.#patience.wait(queue) || queue.enableInterrupts((queue.inFlight - 1) >> 1)) {
+          if (this.#wait() || queue.enableInterrupts((queue.inFlight - 1) >> 1)) {
             this.#reclaim()
             continue
           }
@@ -159,24 +161,30 @@ export class Transmitter {
         const bytes = chardev.readv(this.#lend())
         if (bytes <= 0) {
           if (bytes === 0) chardev.setReading(true)
-          break
+          if (moved > 0 && !this.#hold(moved)) this.#publish()
+          return
         }
         this.#send(bytes)
-        budget -= bytes
-        const due = !this.#watched && published - budget >= PUBLISH_LEN
+        moved += bytes
+        turn.spend(bytes + ENTRY_COST)
+        const due = !this.#watched && moved - published >= PUBLISH_LEN
         if (due || queue.staged * 2 >= this.#count) {
           this.#publish()
-          published = budget
+          published = moved
         }
       }
-      const moved = TURN_LEN - budget
-      if (moved > 0 && !this.#hold(moved)) this.#publish()
-      if (budget > 0) return
+      this.#publish()
       chardev.setReading(false)
-      this.#nextTurn.ask()
+      turn.wait(this)
     } catch (error) {
       this.#owner.fault(queue, error)
     }
+  }
+
+  #wait(): boolean {
+    const came = this.#patience.wait(this.queue)
+    this.#owner.turn.spend(this.#patience.rounds * LOOKS_COST)
+    return came
   }
 
   #haveBuffer(): boolean {
@@ -225,6 +233,7 @@ export class Transmitter {
   }
 
   #reclaim(): void {
+    // As many as are in flight at most: nothing is made available in between.
     while (this.queue.takeUsed(this.#used))
       for (let buffer = this.#firstOf[this.#used.head]!; buffer !== NONE; buffer = this.#nextOf[buffer]!)
         this.#free[this.#freeCount++] = buffer

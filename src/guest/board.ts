@@ -21,6 +21,9 @@ export interface BoardOptions {
   log: Log
 }
 
+/** Ports that are looked at in one go by who looks all the time; interrupts tell of the others. */
+const LOOKS_MAX = 32
+
 interface Shown {
   /** Undefined for a console, which is a pty. */
   readonly device: CuseDevice | undefined
@@ -42,7 +45,9 @@ export class PortBoard implements PortView {
   readonly #busy = new BusyLoop(
     () => this.#poll(),
     () => this.#rest(),
+    () => this.#devices[0]?.port.turnOver ?? false,
   )
+  #next = 0
 
   constructor(options: BoardOptions) {
     this.#options = options
@@ -66,11 +71,15 @@ export class PortBoard implements PortView {
     if (event === 'host-open' || event === 'host-close') this.#shown.get(port)?.device?.setHostOpen(port.hostOpen)
   }
 
-  /** Looks into the rings of all ports that programs have open. */
+  /** Looks into the rings of ports that programs have open: of all, or of some where there are many, others each time. */
   #poll(): boolean {
     let some = false
     const all = this.#devices
-    for (let i = 0; i < all.length; i++) if (all[i]!.device.connected && all[i]!.port.poll()) some = true
+    for (let n = Math.min(all.length, LOOKS_MAX); n > 0; n--) {
+      if (this.#next >= all.length) this.#next = 0
+      const one = all[this.#next++]
+      if (one?.device.connected && one.port.poll()) some = true
+    }
     return some
   }
 

@@ -3,16 +3,18 @@
  * ports as character devices, and by device.ts, which gives them to a program.
  */
 
-import type { PciFunction } from '../driver/attach/pci-sysfs.ts'
-import type { AttachedDevice, Waker } from '../driver/attach/attached.ts'
+import { existsSync } from 'node:fs'
+import { driverOf, type PciFunction } from '../driver/attach/pci-sysfs.ts'
+import type { AttachedDevice, AttachOptions, Waker } from '../driver/attach/attached.ts'
 import { attachUio, UIO_DRIVER } from '../driver/attach/uio/attach.ts'
 import { attachVfio, VFIO_DRIVER } from '../driver/attach/vfio/attach.ts'
 import { DRIVER_FEATURES } from '../driver/console-options.ts'
 import { ConsoleDriver } from '../driver/console.ts'
 import type { DriverPortEvent } from '../driver/port-settings.ts'
-import { PeerFault, VmchannelError } from '../errors.ts'
+import { describeError, PeerFault, VmchannelError } from '../errors.ts'
 import { SILENT, type Log } from '../log.ts'
 import { checkFree, checkModern, checkModules, checkRoot, chooseDevice, suggestDriver } from './preflight.ts'
+import { ResetLimit } from './reset-limit.ts'
 
 export interface SessionOptions {
   /** Address of the device, as lspci prints it; default: the first virtio-serial device. */
@@ -47,8 +49,6 @@ export interface GuestSession {
   stopNow(): void
 }
 
-/** Times a device that asks for a reset gets one before it is given up. */
-const RESETS = 5
 /** Time for what programs have written to reach the host, when the device is given back. */
 const QUIESCE_MS = 1000
 
@@ -61,30 +61,39 @@ export function startSession(options: SessionOptions, view: PortView): GuestSess
   if (!options.force) checkFree(pci)
   const driver = options.driver ?? suggestDriver(pci)
   checkModules(driver === 'vfio' ? VFIO_DRIVER : UIO_DRIVER)
-  return new Session(pci, driver, view, log)
+  const attach = driver === 'vfio' ? attachVfio : attachUio
+  return new Session(pci, driverOf(pci), (hooks) => attach(pci, hooks), view, log)
 }
 
-class Session implements GuestSession {
+/** @internal `startSession` makes one; `before` is the kernel driver that had the device. */
+export class Session implements GuestSession {
   readonly device: string
   readonly driver: ConsoleDriver
   readonly ended: Promise<void>
   readonly #pci: PciFunction
+  readonly #before: string | undefined
   readonly #log: Log
   readonly #attachment: AttachedDevice
   #over: { resolve: () => void; reject: (error: Error) => void } | undefined
   #stopping: Promise<void> | undefined
-  #resets = 0
+  readonly #resets = new ResetLimit()
 
-  constructor(pci: PciFunction, driver: 'uio' | 'vfio', view: PortView, log: Log) {
+  constructor(
+    pci: PciFunction,
+    before: string | undefined,
+    attach: (options: AttachOptions) => AttachedDevice,
+    view: PortView,
+    log: Log,
+  ) {
     this.device = pci.bdf
     this.#pci = pci
+    this.#before = before
     this.#log = log
     this.ended = new Promise((resolve, reject) => (this.#over = { resolve, reject }))
     // Nobody has to wait for it.
     this.ended.catch(() => {})
     try {
-      const attach = driver === 'vfio' ? attachVfio : attachUio
-      this.#attachment = attach(pci, { onGone: () => this.#gone(), onServed: () => view.served?.() })
+      this.#attachment = attach({ onGone: () => this.#gone(), onServed: () => view.served?.() })
       const { transport, pool, features, wakers } = this.#attachment
       view.attached?.(wakers)
       this.driver = new ConsoleDriver(transport, pool, {
@@ -113,36 +122,60 @@ class Session implements GuestSession {
   stopNow(): void {
     if (this.#stopping) return
     this.#stopping = this.ended
-    this.#end()
-    this.#over?.resolve()
+    this.#finish()
   }
 
   async #stop(): Promise<void> {
     const deadline = Date.now() + QUIESCE_MS
     while (this.driver.running && this.driver.ports.some((port) => port.unsent > 0) && Date.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 5))
-    this.#end()
-    this.#over?.resolve()
+    this.#finish()
   }
 
-  #end(): void {
+  /** Ends it; a device that is without a driver now is nobody's success. */
+  #finish(): void {
+    const trouble = this.#end()
+    if (trouble) this.#over?.reject(trouble)
+    else this.#over?.resolve()
+  }
+
+  #end(): VmchannelError | undefined {
     try {
       this.driver.stop()
     } catch (error) {
       // It does not finish its reset, or is gone; the kernel resets it once more when it takes it back.
       this.#log.warn(error instanceof Error ? error.message : String(error))
     }
-    this.#release()
+    return this.#release()
   }
 
-  #release(): void {
-    const driver = this.#attachment?.detach()
-    if (driver !== undefined) this.#log.info(`${this.#pci.bdf} is given back to ${driver}`)
+  /** Gives the device back; says, and returns, what has become of one that is still there and has no driver. */
+  #release(): VmchannelError | undefined {
+    const { bdf, path } = this.#pci
+    const detached = this.#attachment?.detach()
+    if (!detached) return undefined
+    const { driver, error } = detached
+    const kept = driver !== undefined && driver !== UIO_DRIVER && driver !== VFIO_DRIVER
+    if (kept) this.#log.info(`${bdf} is given back to ${driver}`)
+    // Unplugged; or nobody had it before, and nobody has it now.
+    if (kept || !existsSync(path) || (driver === undefined && this.#before === undefined && error === undefined))
+      return undefined
+    // It was with us before, started by somebody who bound it by hand: it stays there.
+    if (driver === this.#before && error === undefined) return undefined
+    const why = error === undefined ? '' : `: ${error instanceof Error ? error.message : String(error)}`
+    const trouble = new VmchannelError(
+      'ERR_VMCHANNEL_PLATFORM',
+      `${bdf} could not be given back to ${this.#before ?? 'the kernel'}, ${driver ?? 'no driver'} has it${why}`,
+      { cause: error, hint: `As root: echo > ${path}/driver_override; echo ${bdf} > /sys/bus/pci/drivers_probe` },
+    )
+    this.#log.error(describeError(trouble))
+    return trouble
   }
 
   #reset(): void {
     if (this.#stopping || !this.driver.running) return
-    if (++this.#resets > RESETS) return this.#fail(new PeerFault(`the device asked for a reset ${RESETS} times`))
+    const often = this.#resets.tooMany(performance.now())
+    if (often !== undefined) return this.#fail(new PeerFault(`the device asked for a reset ${often}`))
     try {
       this.driver.restart()
     } catch (error) {
@@ -167,7 +200,6 @@ class Session implements GuestSession {
     if (this.#stopping) return
     this.#log.warn(`${this.#pci.bdf} is gone`)
     this.#stopping = this.ended
-    this.#end()
-    this.#over?.resolve()
+    this.#finish()
   }
 }

@@ -201,8 +201,12 @@ export class DriverQueue {
     return (this.#ring.usedFlags() & VIRTQ_USED_F_NO_NOTIFY) === 0
   }
 
-  /** Takes the next used chain; false when there is none. PeerFault when the entry cannot be right. */
+  /**
+   * Takes the next used chain; false when there is none. PeerFault when the entry cannot be right. A tolerant queue passes
+   * over a round of the ring at most, and then says that there is none for now.
+   */
   takeUsed(used: Used): boolean {
+    let passed = 0
     while (this.#usedIdx !== this.#seenIdx || this.#look() > 0) {
       const id = this.#ring.usedId(this.#usedIdx)
       const len = this.#ring.usedLen(this.#usedIdx)
@@ -212,6 +216,7 @@ export class DriverQueue {
           throw this.#fault(`used entry names descriptor ${id}, which is not in flight (§2.7.8)`)
         this.duplicates++
         this.#usedIdx = (this.#usedIdx + 1) & 0xffff
+        if (++passed === this.size) return false
         continue
       }
       const writable = this.#writable[id]!

@@ -105,18 +105,18 @@ describe('the greeting', () => {
 
   it('an agent that takes longer for each answer than we wait is met all the same', async () => {
     const agent = new LateAgent()
-    let connected = false
+    const state = { connected: false }
     const connecting = connectAgent({ stream: agent.stream, timeout: 120_000 }).then((client) => {
-      connected = true
+      state.connected = true
       return client
     })
     // Each answer 3.1 s after the one before.
-    for (let i = 0; i < 30 && !connected; i++) {
+    for (let i = 0; i < 30 && !state.connected; i++) {
       await pass(3100)
       if (agent.got.length > 0) agent.answer()
       await turn()
     }
-    expect(connected).toBe(true)
+    expect(state.connected).toBe(true)
     ;(await connecting).close()
   })
 

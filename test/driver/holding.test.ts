@@ -6,6 +6,7 @@ import { makeRing } from '../../src/driver/driver-rings.ts'
 import { newDriverCounters, type QueueOwner } from '../../src/driver/port-settings.ts'
 import { Receiver } from '../../src/driver/receive.ts'
 import { Transmitter } from '../../src/driver/transmit.ts'
+import { Turn } from '../../src/driver/turn.ts'
 import { DmaPool } from '../../src/mem/dma-pool.ts'
 import { Iovec } from '../../src/mem/iovec.ts'
 import { Batch } from '../../src/ring/batch.ts'
@@ -74,7 +75,7 @@ class Scene implements Partial<Chardev>, QueueOwner {
   fault(_queue: DriverQueue, error: unknown): void {
     throw error
   }
-  defer(): void {}
+  readonly turn = new Turn(() => {})
 }
 
 describe('what programs write', () => {

@@ -40,21 +40,28 @@ const ASKED_MAX = 4
  */
 const STAY_LOOKS = 1000
 const SERVE_COST = 12
+/** More at a time than this many count for more. */
+const SERVE_MANY = 4
 const STAY_MS = 5
 
 export class BusyLoop {
   readonly #poll: () => boolean
   readonly #rest: () => void
+  readonly #over: () => boolean
   readonly #devices: Busy[] = []
   readonly #set = new WaitSet(DEVICES_MAX + WAKERS_MAX)
   #wakers: readonly Waker[] = []
   #running = false
   #resume = false
 
-  /** `poll` looks into the rings, true when something was there; `rest` is told that nobody looks for a while. */
-  constructor(poll: () => boolean, rest: () => void = () => {}) {
+  /**
+   * `poll` looks into the rings, true when something was there; `rest` is told that nobody looks for a while; `over` says
+   * that the driver has done what it may do in one turn of the event loop.
+   */
+  constructor(poll: () => boolean, rest: () => void = () => {}, over: () => boolean = () => false) {
     this.#poll = poll
     this.#rest = rest
+    this.#over = over
   }
 
   /** Where interrupts come from; the list becomes empty when the device is let go of. Without any it never sleeps. */
@@ -82,10 +89,11 @@ export class BusyLoop {
       const sleeps = looks >= LOOKS
       if (sleeps && this.#wakers.length === 0) break
       if (sleeps && looks === LOOKS) this.#rest()
-      const some = sleeps ? this.#wait(SLEEP_MS) : this.#look()
-      if (this.#devices.length === 0 || (sleeps && !some)) break
-      looks = some ? 0 : looks + 1
-      left -= some ? SERVE_COST : 1
+      const served = sleeps ? this.#wait(SLEEP_MS) : this.#look()
+      if (this.#devices.length === 0 || (sleeps && served === 0)) break
+      looks = served > 0 ? 0 : looks + 1
+      left -= served > 0 ? SERVE_COST * Math.max(1, served / SERVE_MANY) : 1
+      if (this.#over()) left = 0
       if (sleeps && performance.now() - start > STAY_MS) left = 0
       if (left <= 0) this.#later()
     }
@@ -94,28 +102,36 @@ export class BusyLoop {
     this.#running = false
   }
 
-  /** Deals with what there is now; false when there was nothing. An interrupt is for who sleeps: this looks into the rings. */
-  #look(): boolean {
+  /** Deals with what there is now; returns with how much. An interrupt is for who sleeps: this looks into the rings. */
+  #look(): number {
     if (this.#devices.length > ASKED_MAX) return this.#wait(0)
-    let some = this.#poll()
+    let served = this.#poll() ? 1 : 0
     // Backwards: one that is dealt with may go.
-    for (let i = this.#devices.length - 1; i >= 0; i--) if (this.#devices[i]?.serve(1)) some = true
-    return some
+    for (let i = this.#devices.length - 1; i >= 0; i--) if (this.#devices[i]?.serve(1)) served++
+    return served
   }
 
-  /** Waits at most so long, deals with what there is then; false when there was nothing. */
-  #wait(ms: number): boolean {
+  /** Waits at most so long, deals with what there is then; returns with how much. */
+  #wait(ms: number): number {
     const devices = this.#devices.length
     const wakers = ms > 0 ? Math.min(this.#wakers.length, WAKERS_MAX) : 0
     for (let i = 0; i < devices; i++) this.#set.set(i, this.#devices[i]!.fd)
     for (let i = 0; i < wakers; i++) this.#set.set(devices + i, this.#wakers[i]!.fd)
     const ready = this.#set.wait(devices + wakers, ms) > 0
     // What came from the host is handed on first: to acknowledge an interrupt takes several accesses to the device.
-    const some = this.#poll()
-    if (!ready) return some
-    for (let i = devices - 1; i >= 0; i--) if (this.#set.ready(i)) this.#devices[i]?.serve(1)
-    for (let i = wakers - 1; i >= 0; i--) if (this.#set.ready(devices + i)) this.#wakers[i]?.serve()
-    return true
+    let served = this.#poll() ? 1 : 0
+    if (!ready) return served
+    for (let i = devices - 1; i >= 0; i--)
+      if (this.#set.ready(i)) {
+        served++
+        this.#devices[i]?.serve(1)
+      }
+    for (let i = wakers - 1; i >= 0; i--)
+      if (this.#set.ready(devices + i)) {
+        served++
+        this.#wakers[i]?.serve()
+      }
+    return served
   }
 
   /** The event loop has its turn first. */

@@ -30,8 +30,17 @@ export interface AttachedDevice {
   readonly wakers: readonly Waker[]
   /** Interrupts taken. */
   readonly interrupts: number
-  /** Resets the device, lets go of it and of its memory, gives it back; returns the kernel driver that has it now. */
-  detach(): string | undefined
+  /**
+   * Resets the device, lets go of it and of its memory, gives it back; returns the kernel driver that has it now, and what
+   * went wrong: each step is made whatever became of the others.
+   */
+  detach(): Detached
+}
+
+export interface Detached {
+  driver: string | undefined
+  /** The first of them, in the order of the steps. */
+  error: unknown
 }
 
 /** Resets the device, whatever it was doing, and asks what it offers; leaves it reset. */
@@ -56,15 +65,17 @@ export function letGo(transport: PciTransport): boolean {
   }
 }
 
-/** Backwards, each step whatever became of the others. */
-export function undoAll(undo: (() => void)[]): void {
+/** Backwards, each step whatever became of the others; returns the first error. */
+export function undoAll(undo: (() => void)[]): unknown {
+  let first: unknown
   for (const step of undo.splice(0).toReversed()) {
     try {
       step()
-    } catch {
-      // What is told is why this began.
+    } catch (error) {
+      first ??= error
     }
   }
+  return first
 }
 
 /** The error to tell a person where the device itself is not what it should be. */

@@ -118,8 +118,8 @@ function open(pci: PciFunction, access: SysfsAccess, undo: (() => void)[], optio
       gone = true
       transport.connect(undefined)
       if (existsSync(pci.path)) registers.setConfig16(PCI_COMMAND, armed | PCI_COMMAND_INTX_DISABLE)
-      undoAll(undo)
-      return driverOf(pci)
+      const error = undoAll(undo)
+      return { driver: driverOf(pci), error }
     },
   }
 }

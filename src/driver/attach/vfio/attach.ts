@@ -100,8 +100,8 @@ function open(pci: PciFunction, undo: (() => void)[], options: AttachOptions): A
     },
     detach() {
       transport.connect(undefined)
-      undoAll(undo)
-      return driverOf(pci)
+      const error = undoAll(undo)
+      return { driver: driverOf(pci), error }
     },
   }
 }
