@@ -162,7 +162,7 @@ export class Session implements GuestSession {
       return undefined
     // It was with us before, started by somebody who bound it by hand: it stays there.
     if (driver === this.#before && error === undefined) return undefined
-    const why = error === undefined ? '' : `: ${error instanceof Error ? error.message : String(error)}`
+    const why = error === undefined ? '' : `: ${describeError(error)}`
     const trouble = new VmchannelError(
       'ERR_VMCHANNEL_PLATFORM',
       `${bdf} could not be given back to ${this.#before ?? 'the kernel'}, ${driver ?? 'no driver'} has it${why}`,

@@ -22,7 +22,8 @@ const EVENT_IDX = 1n << 29n
 type Behaviour = (fake: FakeConsole, queue: number, ring: SplitRing) => void
 
 describe('a device that never comes to an end', () => {
-  const { usedIdx } = SplitRing.prototype
+  // oxlint-disable-next-line unbound-method -- called with a ring
+  const usedIdx = SplitRing.prototype.usedIdx
   let looks = 0
   let worst = 0
   let behave: ((ring: SplitRing) => void) | undefined
