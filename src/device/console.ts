@@ -80,7 +80,8 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     this.#notes = new DeviceNotes(options.ledger, maxPorts, this.queueCount)
     const serve = (queue: number): void => this.#serve(queue)
     this.work = new DeviceWork(schedulerOf(options), queuesFor(maxPorts) + 1, serve)
-    this.#queues = new DeviceQueues(this.queueCount, this.#notes.queues, this.work, serve)
+    const after = (ms: number, fn: () => void): (() => void) => this.after(ms, fn)
+    this.#queues = new DeviceQueues(this.queueCount, this.#notes.queues, this.work, serve, after)
     this.features = consoleFeatures(multiport, options.iommuPlatform ?? false)
     this.config = new ConsoleConfig(maxPorts, this.#notes.ledger, (byte) => emergency(this.ports, byte, this.#log))
     this.#ports = new PortTable(maxPorts)
@@ -89,7 +90,6 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
     const transmitq = this.#queues.get(CONTROL_TRANSMITQ) ?? new DeviceQueue(CONTROL_TRANSMITQ)
     const told = this.#notes.control
     const order = options.resizeOrder ?? 'cols-rows'
-    const after = (ms: number, fn: () => void): (() => void) => this.after(ms, fn)
     this.#control = new ControlSender(receiveq, this.batch, told, order, this.work, after)
     this.#controlReceiver = new ControlReceiver(transmitq, this.#ports, this.#control, told, this, this.#log)
   }

@@ -8,6 +8,7 @@ import type { GuestMemory } from '../mem/guest-memory.ts'
 import { DeviceQueue, type QueueFeatures } from '../ring/device-queue.ts'
 import type { QueueNotes } from '../ring/position.ts'
 import type { RingAddresses } from '../ring/split-ring.ts'
+import { Repoll } from './repoll.ts'
 import type { DeviceWork } from './work.ts'
 
 /** What it costs to look up one ring, see work.ts. */
@@ -20,9 +21,16 @@ export class DeviceQueues {
   readonly #serve: (queue: number) => void
   #busMaster = true
 
-  /** `serve` does what there is to do for a queue. */
-  constructor(count: number, notes: QueueNotes, work: DeviceWork, serve: (queue: number) => void) {
-    for (let i = 0; i < count; i++) this.#all.push(new DeviceQueue(i, notes))
+  /** `serve` does what there is to do for a queue; `after` calls later. */
+  constructor(
+    count: number,
+    notes: QueueNotes,
+    work: DeviceWork,
+    serve: (queue: number) => void,
+    after: (ms: number, fn: () => void) => unknown,
+  ) {
+    const repoll = new Repoll(count, after, (queue) => this.#poll(queue))
+    for (let i = 0; i < count; i++) this.#all.push(new DeviceQueue(i, notes, (queue) => repoll.armed(queue)))
     this.#work = work
     this.#serve = serve
   }
@@ -85,6 +93,17 @@ export class DeviceQueues {
     if (queue !== this.#all.length) return false
     this.#work.charge(this.#enabled.size * REBIND_COST, 0)
     for (const { index } of this.#enabled) if (this.#all[index]!.cameBack()) this.#serve(index)
+    return true
+  }
+
+  /** Whether there is something in a queue after all; then it is served, as if the driver had notified. */
+  #poll(index: number): boolean {
+    try {
+      if (this.#all[index]!.available() === 0) return false
+    } catch {
+      // An index that cannot be: who serves the queue says so.
+    }
+    this.#serve(index)
     return true
   }
 

@@ -15,12 +15,12 @@ const BYTES_PER_UNIT = 32
 export const EVENT_COST = 1000
 /** One queue goes on for so long, about 1.3 ms. */
 export const QUANTUM: number = 1 << 17
-/** One device in a turn of the event loop, and all of them: about 5 and 10 ms. */
-const DEVICE_SHARE = 1 << 19
-const TURN = 1 << 20
+/** One device in a turn of the event loop, and all of them: about 2.5 and 5 ms. VMMs' messages have as much again. */
+const DEVICE_SHARE = 1 << 18
+const TURN = 1 << 19
 /** How often the clock is asked whether the units are right, and what it has to say for that. */
 const CHECK = 1 << 15
-const TURN_MS = 10
+const TURN_MS = 6
 
 /** What a look at a ring has cost, with the call that moved `bytes`. */
 export function costOf(looked: number, chains: number, bytes: number): number {

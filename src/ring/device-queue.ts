@@ -29,6 +29,7 @@ export interface QueueFeatures {
 export class DeviceQueue {
   readonly index: number
   readonly #position: QueuePosition
+  readonly #onArmed: ((queue: number) => void) | undefined
   #memory: GuestMemory | undefined
   #ring: SplitRing | undefined
   #at: RingAddresses = { desc: 0, avail: 0, used: 0 }
@@ -57,8 +58,10 @@ export class DeviceQueue {
   /** Most chains that were available at once since the queue was enabled: so many the driver has at least. */
   peak = 0
 
-  constructor(index: number, notes?: QueueNotes) {
+  /** `onArmed`: the driver was asked to notify of the next chain. */
+  constructor(index: number, notes?: QueueNotes, onArmed?: (queue: number) => void) {
     this.index = index
+    this.#onArmed = onArmed
     this.#position = new QueuePosition(index, notes)
   }
 
@@ -292,12 +295,12 @@ export class DeviceQueue {
     const ring = this.#live
     if (!ring) return false
     this.#notifyDisabled = false
-    if (!this.#eventIdx) {
-      ring.setUsedFlags(0)
-      return this.#available(ring) > 0
-    }
-    ring.setAvailEvent((this.#idx + nth - 1) & 0xffff)
-    return this.#available(ring) >= nth
+    if (this.#eventIdx) ring.setAvailEvent((this.#idx + nth - 1) & 0xffff)
+    else ring.setUsedFlags(0)
+    const there = this.#available(ring) >= (this.#eventIdx ? nth : 1)
+    // Who waits for several has a timer of its own.
+    if (!there && nth === 1) this.#onArmed?.(this.index)
+    return there
   }
 
   /** Available chains not yet consumed. */
