@@ -5,6 +5,7 @@
 // Your own gets the arguments of the device added; the command that the example wants in it, you type there yourself.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 
 /**
  * Starts QEMU with the device. `run(command)` runs a shell command in the guest, `close()` ends the guest. `guest: 'agent'`
@@ -20,6 +21,8 @@ export async function startGuest(device, { append = '', guest, args: more = [] }
       close: async () => qemu.kill() && once(qemu, 'exit'),
     }
   }
+  if (!existsSync(new URL('../dist/lab/machine.js', import.meta.url)))
+    throw new Error('the lab with its guest is in the repository only; bring your own: QEMU="qemu-system-x86_64 …"')
   const [{ Machine }, { ensureQemu }, { ensureKernel }] = await Promise.all([
     import('../dist/lab/machine.js'),
     import('../dist/lab/fetch/qemu.js'),

@@ -59,7 +59,6 @@ export async function codeDisk(): Promise<CodeDisk> {
     '-C',
     bundle,
     '.',
-    '--exclude=*.map',
     '--exclude=*.d.ts',
     '-C',
     repoRoot(),
