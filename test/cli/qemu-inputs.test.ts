@@ -128,20 +128,15 @@ describe('names of VMs', () => {
   })
 
   it('such a run starts', async () => {
-    const id = 'b'.repeat(40)
-    const args = [
-      '-m',
-      '128M',
-      '-name',
-      'x'.repeat(40),
-      '-virtioserial',
-      'null',
-      '-device',
-      `virtio-serial-pci,id=${id}`,
-    ]
-    args.push('-chardev', 'null,id=c', '-device', `virtserialport,bus=${id}.0,chardev=c`)
+    const args = ['-m', '128M', '-name', 'x'.repeat(40)]
+    for (const id of ['a', 'b'.repeat(40)])
+      args.push('-device', `virtio-serial-pci,id=${id}`, '-chardev', `null,id=c${id}`, ...portOf(id))
     const { status, stderr } = await bench.run(args, { program: DROP_IN, env: own('') })
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' })
     await until('no device process is left', async () => (await bench.run(['port', 'list'])).status === 5)
   })
 })
+
+function portOf(id: string): string[] {
+  return ['-device', `virtserialport,bus=${id}.0,chardev=c${id}`]
+}
