@@ -18,7 +18,10 @@ const CONFIG = 7
 const NOTIFY = 0x3000
 const COMMAND = 4
 const MSIX_CONTROL = 0x9a
+const ISR = 0x1000
 const SET_EVENTFDS = 0x24
+const UNMASK = 0x11
+const INTX = 0
 const MSIX = 2
 const POSTED = 0x10
 const REPLY = 1
@@ -52,6 +55,8 @@ export class Guest {
   /** Connections that ended before the VMM got its answer to VERSION. */
   lostConnections = 0
   eventIdx = false
+  /** The line interrupt in place of MSI-X. */
+  intx = false
   configInterrupts = 0
   /** The selectors as they were written last: the next access depends on them. */
   readonly selects: Map<number, number> = new Map()
@@ -60,6 +65,7 @@ export class Guest {
   readonly #files: number[]
   readonly #eventfds: number[] = []
   readonly #watches: Watch[] = []
+  #lines: Promise<void> = Promise.resolve()
   #sending: Promise<void> = Promise.resolve()
 
   constructor() {
@@ -123,7 +129,9 @@ export class Guest {
   }
 
   async connectInterrupts(): Promise<void> {
-    const errno = await this.vmm.setIrqs(SET_EVENTFDS, MSIX, 0, VECTORS, this.#eventfds)
+    const errno = this.intx
+      ? await this.vmm.setIrqs(SET_EVENTFDS, INTX, 0, 1, this.#eventfds.slice(0, 1))
+      : await this.vmm.setIrqs(SET_EVENTFDS, MSIX, 0, VECTORS, this.#eventfds)
     if (errno !== 0) throw new Error(`SET_IRQS: errno ${errno}`)
   }
 
@@ -148,7 +156,7 @@ export class Guest {
   /** Memory and bus mastering on, MSI-X on. */
   async enableFunction(): Promise<void> {
     await this.write(COMMAND, 6, 2, CONFIG)
-    await this.write(MSIX_CONTROL, 0x8000, 2, CONFIG)
+    if (!this.intx) await this.write(MSIX_CONTROL, 0x8000, 2, CONFIG)
   }
 
   configSpace(): Promise<Buffer> {
@@ -196,9 +204,25 @@ export class Guest {
 
   #interrupt(vector: number, fd: number): void {
     drainEventfd(fd)
+    if (this.intx) {
+      this.#lines = this.#lines.then(() => this.#lineInterrupt()).catch(() => {})
+      return
+    }
     if (vector === 0) this.configInterrupts++
+    this.#served((queue) => queue.vector === vector)
+  }
+
+  /** Reading the ISR register lets the line go (§4.1.4.5); then the VMM takes its mask off. */
+  async #lineInterrupt(): Promise<void> {
+    const isr = (await this.read(ISR, 1))[0]!
+    if (isr & 2) this.configInterrupts++
+    if (isr & 1) this.#served(() => true)
+    await this.vmm.setIrqs(UNMASK, INTX, 0, 1)
+  }
+
+  #served(whose: (queue: GuestQueue) => boolean): void {
     for (const queue of this.queues.values())
-      if (queue.vector === vector)
+      if (whose(queue))
         try {
           queue.interrupted()
         } catch (error) {

@@ -11,6 +11,8 @@ export interface Step {
   readonly name: string
   /** Kill at every `sparse`th point only: many requests of one kind. 0: at none. */
   readonly sparse?: number
+  /** It can be done again at once. */
+  readonly repeats?: boolean
   /** The process that is killed is the one that takes over from a process which is killed. */
   readonly successor?: boolean
   run(rig: Rig): Promise<void>
@@ -61,8 +63,8 @@ const peerLeaves = (id: number, kind: string): Step => ({
 })
 
 const bytes = (id: number, kind: string, len: number): Step[] => [
-  { name: `${len} bytes to the guest: ${kind}`, run: (rig) => hostToGuest(rig, id, len) },
-  { name: `${len} bytes to the host: ${kind}`, run: (rig) => guestToHost(rig, id, len) },
+  { name: `${len} bytes to the guest: ${kind}`, repeats: true, run: (rig) => hostToGuest(rig, id, len) },
+  { name: `${len} bytes to the host: ${kind}`, repeats: true, run: (rig) => guestToHost(rig, id, len) },
 ]
 
 /** From a device that was reset to ports that are open. */
@@ -151,6 +153,7 @@ export const LIFE: readonly Step[] = [
   ...bytes(PIPE, 'pipe', LARGE),
   {
     name: 'both ways at once: unix, tcp and attach',
+    repeats: true,
     async run(rig) {
       const ports = [UNIX, TCP, ATTACH]
       await Promise.all(ports.flatMap((id) => [hostToGuest(rig, id, LARGE), guestToHost(rig, id, LARGE)]))
@@ -159,6 +162,7 @@ export const LIFE: readonly Step[] = [
   {
     name: 'a peer that does not read, then does: unix',
     sparse: 3,
+    repeats: true,
     async run(rig) {
       const peer = rig.port(UNIX).peer!
       peer.reading(false)
@@ -172,23 +176,28 @@ export const LIFE: readonly Step[] = [
   {
     name: 'a process that takes over is killed',
     successor: true,
+    repeats: true,
     async run(rig) {
       process.kill(rig.devicePid, 'SIGKILL')
     },
   },
   {
     name: 'a console is resized',
+    repeats: true,
     async run(rig) {
+      const { configInterrupts } = rig.guest
       const [cols, rows] = [80 + rig.random.below(100), 24 + rig.random.below(50)]
       await rig.control((client) => client.request('port.resize', { port: CONSOLE, cols, rows }))
       const size = Buffer.from(new Uint16Array([cols, rows]).buffer).toString('hex')
       await rig.until(() => rig.driver.ports.get(CONSOLE)?.size === size, 'the guest hears of the size')
+      await rig.until(() => rig.guest.configInterrupts > configInterrupts, 'the interrupt for the configuration')
       const found = await rig.guest.read(0x2000, 4)
       if (found.toString('hex') !== size) throw new Error(`the configuration has the size ${found.toString('hex')}`)
     },
   },
   {
     name: 'a program closes its port while the host writes',
+    repeats: true,
     async run(rig) {
       const { driver } = rig
       driver.open(UNIX, false)

@@ -13,6 +13,7 @@ const USAGE = `Usage: npm run kill -- [OPTION...]
   --only TEXT                          steps with this in their name
   --from N --to N --every N            the stops of each step: two a system call, its entry and its exit
   --sample PERCENT                     so many of the steps only, at a stop that is drawn, in each of --lives
+  --intx                               the line interrupt in place of MSI-X
   --instructions N                     go on for up to N instructions after the stop
   --lives N --seconds N                end after so many
   --seed N --json
@@ -30,6 +31,7 @@ const { values } = parseArgs({
     victim: { type: 'string', default: 'device' },
     seconds: { type: 'string', default: '1000000' },
     seed: { type: 'string', default: '1' },
+    intx: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
   },
@@ -47,6 +49,7 @@ const number = (name: 'from' | 'to' | 'every' | 'sample' | 'instructions' | 'liv
 const begun = Date.now()
 const plan: Plan = {
   only: values.only,
+  intx: values.intx,
   from: Math.max(1, number('from')),
   to: number('to'),
   every: Math.max(1, number('every')),

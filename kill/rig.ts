@@ -58,9 +58,10 @@ export class Rig {
   /** Set while a step runs in which a process may die. */
   mayDie: () => boolean = () => false
 
-  static async start(seed: number, eventIdx: boolean): Promise<Rig> {
+  static async start(seed: number, intx: boolean): Promise<Rig> {
     const rig = new Rig(seed)
-    rig.guest.eventIdx = eventIdx
+    rig.guest.eventIdx = rig.random.chance(50)
+    rig.guest.intx = intx
     const at = (name: string): string => join(rig.folder, name)
     execFileSync('mkfifo', [at('fifo.in'), at('fifo.out')])
     const chardevs = [

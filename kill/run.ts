@@ -13,6 +13,8 @@ const IDLE_MS = 6
 /** A process that has waited for so long has been loaded. */
 const LOADED_MS = 60
 const STEP_MS = 30_000
+/** How often a step that can be done again is done in one life. */
+const REPEATS = 8
 /** Most steps have so many stops or fewer. */
 const SAMPLE_STOPS = 40
 
@@ -28,6 +30,8 @@ export interface Plan {
   instructions: number
   /** 0: all of these. Else in so many of a hundred steps the process is killed, at a stop that is drawn. */
   sample: number
+  /** The line interrupt in place of MSI-X. */
+  intx: boolean
   /** Ends the run after so many lives, and after so many seconds. */
   lives: number
   seconds: number
@@ -79,7 +83,7 @@ export async function killEverywhere(tracer: Tracer, plan: Plan): Promise<Report
   let rig: Rig | undefined
   try {
     while (performance.now() < end && report.lives < plan.lives && all.some(({ done }) => !done)) {
-      rig ??= await Rig.start(plan.seed + report.lives, report.lives % 2 === 1)
+      rig ??= await Rig.start(plan.seed + report.lives, plan.intx)
       const failure = await live(rig, tracer, plan, all, end)
       report.lives++
       plan.note(
@@ -120,8 +124,13 @@ async function live(
   end: number,
 ): Promise<Failure | undefined> {
   rig.guest.eventIdx = rig.random.chance(50)
-  for (const progress of all) {
+  const ran = new Set<Step>()
+  for (const progress of all.flatMap((each) =>
+    each.step.repeats ? Array.from({ length: plan.sample === 0 ? REPEATS : 1 }, () => each) : [each],
+  )) {
     const { step } = progress
+    if (step.repeats && ran.has(step) && progress.done) continue
+    ran.add(step)
     const kill = !progress.done && performance.now() < end && (plan.sample === 0 || rig.random.chance(plan.sample))
     if (plan.sample > 0) progress.next = 1 + rig.random.below(SAMPLE_STOPS)
     let death: Death | undefined

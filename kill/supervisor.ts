@@ -84,7 +84,7 @@ class Run {
   }
 
   async life(act: Act): Promise<void> {
-    const rig = await Rig.start(this.#plan.seed + this.#lives, this.#lives++ % 2 === 1)
+    const rig = await Rig.start(this.#plan.seed + this.#lives++, this.#plan.intx)
     for (const [i, step] of LIFE.entries()) {
       const noted = rig.log.length
       try {

@@ -56,13 +56,14 @@ export class VirtioPci implements PciFunction, DeviceHost {
 
   /**
    * Goes on with the registers that another process left; memory and interrupts are connected. It may have died between
-   * a used entry and its interrupt: all of them are raised.
+   * a used entry, or a change of the configuration, and its interrupt: all of them are raised.
    */
   resume(): void {
     this.controlChanged()
     this.#common.resume()
     if (!this.#common.driverOk) return
     for (let queue = 0; queue < this.#device.queueCount; queue++) this.interruptQueue(queue)
+    this.configChanged()
   }
 
   get #isr(): number {
