@@ -12,6 +12,8 @@ import { attachPort } from '../src/client/attach.ts'
 import { ControlClient } from '../src/client/control-client.ts'
 import { startDevice, type StartedDevice } from '../src/client/start.ts'
 import type { PortStats } from '../src/daemon/protocol.ts'
+import { closeFd } from '../src/ffi/libc.ts'
+import { makePipe } from '../src/ffi/pipe.ts'
 import { Random } from '../fuzz/random.ts'
 import { Driver, QUEUE_SIZE } from './driver.ts'
 import { Guest, VECTORS, type MapName } from './guest.ts'
@@ -55,6 +57,8 @@ export class Rig {
   /** Processes that have died so far. */
   deaths = 0
   devicePid = 0
+  /** Lines of the log that are no failure. */
+  expected: RegExp | undefined
   /** Set while a step runs in which a process may die. */
   mayDie: () => boolean = () => false
 
@@ -86,10 +90,11 @@ export class Rig {
             ports: chardevs.map((chardev, id) => `${chardev},name=${names[id]},nr=${id}`),
           },
         ],
-        exitWith: 'parent',
+        exitWith: 'never',
         logLevel: 'info',
       },
-      { keeper: true, stderr: 'pipe', detached: true },
+      // It ends with this program, however that ends, and does not end with its keeper.
+      { keeper: true, stderr: 'pipe', detached: true, lifeline: rig.#lifeline.read },
     )
     rig.device.stderr?.setEncoding('utf8').on('data', (text: string) => (rig.log += text))
     for (const [id, kind] of KINDS.entries())
@@ -108,6 +113,8 @@ export class Rig {
     })
     return rig
   }
+
+  readonly #lifeline: { read: number; write: number } = makePipe()
 
   private constructor(seed: number) {
     this.random = new Random(seed)
@@ -235,6 +242,7 @@ export class Rig {
       }
     if (keeper.exitCode === null && keeper.signalCode === null) await once(keeper, 'exit')
     this.device.stderr?.destroy()
+    for (const fd of Object.values(this.#lifeline)) closeFd(fd)
     rmSync(this.folder, { recursive: true, force: true })
   }
 }

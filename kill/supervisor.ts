@@ -32,6 +32,7 @@ export async function killSupervisor(tracer: Tracer, plan: Plan): Promise<Report
     await run.life(async (rig, step, work) => {
       if (step !== point.step) return work()
       run.steps[step]!.points++
+      rig.expected = /the keeper has gone/
       await tracer.trace(rig.device.pid)
       await tracer.idle(IDLE_MS)
       await tracer.arm(point.stop)

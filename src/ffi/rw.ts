@@ -105,10 +105,25 @@ function withReceipt(
   receipts.arm(list.queue, list.total)
   if (call(fd, receipts.address) === 1) return receipts.len
   if (errno() !== ENOTSOCK) return -1
-  receipts.unknown(call === recvmmsg ? unread(fd) : Infinity)
-  const done = other(fd, iovAddress, entries)
+  // More may come between the question and the call: no more is read than what would be counted as lost.
+  const most = call === recvmmsg ? unread(fd) : 0
+  receipts.unknown(most || Infinity)
+  const done = other(fd, iovAddress, most > 0 ? cut(entries, most) : entries)
   receipts.known(done)
   return done
+}
+
+/** Cuts what `fill` has made to `most` bytes; returns how many entries are left. */
+function cut(entries: number, most: number): number {
+  for (let i = 0; i < entries; i++) {
+    const len = iov[i * 4 + 2]!
+    if (most <= len) {
+      iov[i * 4 + 2] = most
+      return i + 1
+    }
+    most -= len
+  }
+  return entries
 }
 
 /** Fills the list from its start; returns the bytes, WOULD_BLOCK, or GONE: end of file or an error. */
