@@ -11,8 +11,8 @@ export interface Step {
   readonly name: string
   /** Kill at every `sparse`th point only: many requests of one kind. 0: at none. */
   readonly sparse?: number
-  /** It can be done again at once. */
-  readonly repeats?: boolean
+  /** It can be done again at once, with the steps beside it that have the same word here. */
+  readonly repeats?: string
   /** The process that is killed is the one that takes over from a process which is killed. */
   readonly successor?: boolean
   run(rig: Rig): Promise<void>
@@ -63,8 +63,16 @@ const peerLeaves = (id: number, kind: string): Step => ({
 })
 
 const bytes = (id: number, kind: string, len: number): Step[] => [
-  { name: `${len} bytes to the guest: ${kind}`, repeats: true, run: (rig) => hostToGuest(rig, id, len) },
-  { name: `${len} bytes to the host: ${kind}`, repeats: true, run: (rig) => guestToHost(rig, id, len) },
+  {
+    name: `${len} bytes to the guest: ${kind}`,
+    repeats: `${len} to the guest ${kind}`,
+    run: (rig) => hostToGuest(rig, id, len),
+  },
+  {
+    name: `${len} bytes to the host: ${kind}`,
+    repeats: `${len} to the host ${kind}`,
+    run: (rig) => guestToHost(rig, id, len),
+  },
 ]
 
 /** From a device that was reset to ports that are open. */
@@ -104,6 +112,11 @@ const driverComesUp = (how: string, sparse?: number): Step[] => {
       await rig.until(() => rig.driver.quiet, 'PORT_OPEN is taken')
     }),
   ]
+}
+
+/** Steps that lead back to where the first began. */
+function together(repeats: string, steps: readonly Step[]): Step[] {
+  return steps.map((step) => ({ ...step, repeats }))
 }
 
 const vmmComes: Step[] = [
@@ -153,7 +166,7 @@ export const LIFE: readonly Step[] = [
   ...bytes(PIPE, 'pipe', LARGE),
   {
     name: 'both ways at once: unix, tcp and attach',
-    repeats: true,
+    repeats: 'step 1',
     async run(rig) {
       const ports = [UNIX, TCP, ATTACH]
       await Promise.all(ports.flatMap((id) => [hostToGuest(rig, id, LARGE), guestToHost(rig, id, LARGE)]))
@@ -162,7 +175,7 @@ export const LIFE: readonly Step[] = [
   {
     name: 'a peer that does not read, then does: unix',
     sparse: 3,
-    repeats: true,
+    repeats: 'step 2',
     async run(rig) {
       const peer = rig.port(UNIX).peer!
       peer.reading(false)
@@ -176,14 +189,14 @@ export const LIFE: readonly Step[] = [
   {
     name: 'a process that takes over is killed',
     successor: true,
-    repeats: true,
+    repeats: 'step 3',
     async run(rig) {
       process.kill(rig.devicePid, 'SIGKILL')
     },
   },
   {
     name: 'a console is resized',
-    repeats: true,
+    repeats: 'step 4',
     async run(rig) {
       const { configInterrupts } = rig.guest
       const [cols, rows] = [80 + rig.random.below(100), 24 + rig.random.below(50)]
@@ -197,7 +210,7 @@ export const LIFE: readonly Step[] = [
   },
   {
     name: 'a program closes its port while the host writes',
-    repeats: true,
+    repeats: 'step 5',
     async run(rig) {
       const { driver } = rig
       driver.open(UNIX, false)
@@ -207,66 +220,74 @@ export const LIFE: readonly Step[] = [
       await sent
     },
   },
-  peerLeaves(UNIX, 'unix'),
-  peerComes(UNIX, 'unix, again'),
-  peerLeaves(TCP, 'tcp'),
-  peerComes(TCP, 'tcp, again'),
-  peerLeaves(PTY, 'pty'),
-  peerComes(PTY, 'pty, again'),
-  peerLeaves(ATTACH, 'attach'),
-  peerComes(ATTACH, 'attach, again'),
-  {
-    name: 'a port is added',
-    async run(rig) {
-      const name = 'org.late'
-      const spec = `unix:${join(rig.folder, `p${LATE}.sock`)},name=${name},nr=${LATE}`
-      rig.places.delete(LATE)
-      await rig.control(async (client) => {
-        const ports = await client.request('port.list', {})
-        if (!ports.some(({ port }) => port === LATE)) await client.request('port.add', { spec })
-      })
-      const port = { id: LATE, name, console: false, kind: 'unix' as const, lossy: false }
-      rig.ports.set(LATE, {
-        ...{ ...port, peer: undefined, connected: false },
-        get openForGuest() {
-          return this.connected
-        },
-      })
-      await rig.until(() => rig.driver.ports.get(LATE)?.name === name, 'the guest hears of the port')
-      rig.driver.open(LATE, true)
-      await rig.until(() => rig.driver.quiet, 'PORT_OPEN is taken')
+  ...together('peers', [
+    peerLeaves(UNIX, 'unix'),
+    peerComes(UNIX, 'unix, again'),
+    peerLeaves(TCP, 'tcp'),
+    peerComes(TCP, 'tcp, again'),
+    peerLeaves(PTY, 'pty'),
+    peerComes(PTY, 'pty, again'),
+    peerLeaves(ATTACH, 'attach'),
+    peerComes(ATTACH, 'attach, again'),
+  ]),
+  ...together('a port', [
+    {
+      name: 'a port is added',
+      async run(rig) {
+        const name = 'org.late'
+        const spec = `unix:${join(rig.folder, `p${LATE}.sock`)},name=${name},nr=${LATE}`
+        rig.places.delete(LATE)
+        await rig.control(async (client) => {
+          const ports = await client.request('port.list', {})
+          if (!ports.some(({ port }) => port === LATE)) await client.request('port.add', { spec })
+        })
+        const port = { id: LATE, name, console: false, kind: 'unix' as const, lossy: false }
+        rig.ports.set(LATE, {
+          ...{ ...port, peer: undefined, connected: false },
+          get openForGuest() {
+            return this.connected
+          },
+        })
+        await rig.until(() => rig.driver.ports.get(LATE)?.name === name, 'the guest hears of the port')
+        rig.driver.open(LATE, true)
+        await rig.until(() => rig.driver.quiet, 'PORT_OPEN is taken')
+      },
     },
-  },
-  peerComes(LATE, 'unix, of the added port'),
-  ...bytes(LATE, 'the added port', SMALL),
-  {
-    name: 'a port is removed',
-    async run(rig) {
-      const { peer } = rig.port(LATE)
-      await rig.control(async (client) => {
-        const ports = await client.request('port.list', {})
-        if (ports.some(({ port }) => port === LATE)) await client.request('port.remove', { port: LATE })
-      })
-      rig.ports.delete(LATE)
-      await rig.until(() => !rig.driver.ports.has(LATE), 'the guest hears of the removal')
-      await rig.until(() => peer!.gone, 'the peer is hung up on')
-      peer!.close()
+    peerComes(LATE, 'unix, of the added port'),
+    ...bytes(LATE, 'the added port', SMALL),
+    {
+      name: 'a port is removed',
+      async run(rig) {
+        const { peer } = rig.port(LATE)
+        await rig.control(async (client) => {
+          const ports = await client.request('port.list', {})
+          if (ports.some(({ port }) => port === LATE)) await client.request('port.remove', { port: LATE })
+        })
+        rig.ports.delete(LATE)
+        await rig.until(() => !rig.driver.ports.has(LATE), 'the guest hears of the removal')
+        await rig.until(() => peer!.gone, 'the peer is hung up on')
+        peer!.close()
+      },
     },
-  },
-  {
-    name: 'queues of a port are reset',
-    async run({ driver }) {
-      for (const index of [receiveqOf(UNIX), transmitqOf(UNIX)]) {
-        await driver.resetQueue(index)
-        await driver.enableQueue(index)
-      }
-      driver.postBuffers(UNIX)
+  ]),
+  ...together('queues', [
+    {
+      name: 'queues of a port are reset',
+      async run({ driver }) {
+        for (const index of [receiveqOf(UNIX), transmitqOf(UNIX)]) {
+          await driver.resetQueue(index)
+          await driver.enableQueue(index)
+        }
+        driver.postBuffers(UNIX)
+      },
     },
-  },
-  ...bytes(UNIX, 'unix, after the reset of its queues', SMALL),
-  unmap('rom'),
-  ...bytes(TCP, 'tcp, without the third region', SMALL),
-  map('rom'),
+    ...bytes(UNIX, 'unix, after the reset of its queues', SMALL),
+  ]),
+  ...together('memory', [
+    unmap('rom'),
+    ...bytes(TCP, 'tcp, without the third region', SMALL),
+    { ...map('rom'), name: 'DMA_MAP rom, again' },
+  ]),
   { name: 'the driver resets the device', run: ({ driver }) => driver.reset() },
   ...driverComesUp(', again', 17),
   ...bytes(UNIX, 'unix, after the reset', SMALL),

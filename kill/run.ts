@@ -124,13 +124,8 @@ async function live(
   end: number,
 ): Promise<Failure | undefined> {
   rig.guest.eventIdx = rig.random.chance(50)
-  const ran = new Set<Step>()
-  for (const progress of all.flatMap((each) =>
-    each.step.repeats ? Array.from({ length: plan.sample === 0 ? REPEATS : 1 }, () => each) : [each],
-  )) {
+  for (const progress of inOrder(all, plan.sample === 0 ? REPEATS : 1)) {
     const { step } = progress
-    if (step.repeats && ran.has(step) && progress.done) continue
-    ran.add(step)
     const kill = !progress.done && performance.now() < end && (plan.sample === 0 || rig.random.chance(plan.sample))
     if (plan.sample > 0) progress.next = 1 + rig.random.below(SAMPLE_STOPS)
     let death: Death | undefined
@@ -165,6 +160,18 @@ async function live(
     }
   }
   return undefined
+}
+
+/** All steps, those that lead back to their beginning again while one of them is not done. */
+function* inOrder(all: readonly Progress[], repeats: number): Generator<Progress> {
+  for (let at = 0; at < all.length;) {
+    const word = all[at]!.step.repeats
+    let next = at + 1
+    while (word !== undefined && all[next]?.step.repeats === word) next++
+    const group = all.slice(at, next)
+    for (let i = 0; i === 0 || (word !== undefined && i < repeats && group.some(({ done }) => !done)); i++) yield* group
+    at = next
+  }
 }
 
 /** The step is done; so many stops it had, or undefined where the process was killed: then its successor is there now. */

@@ -153,8 +153,9 @@ export class DeviceProcess {
   removeVm(name: string | undefined): void {
     const vm = this.vm(name)
     this.#vms.delete(vm.name)
-    vm.close()
+    // First: a successor has all of it or nothing.
     this.#store(vm.name)?.clear()
+    vm.close()
     this.#emit({ event: 'vm-removed', vm: vm.name })
   }
 

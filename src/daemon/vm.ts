@@ -190,8 +190,9 @@ export class Vm {
 
   removePort(ref: PortRef): void {
     const { id } = this.port(ref)
-    this.#device.removePort(id)
+    // First: a successor goes on with the removal, or has the port as it was.
     this.#context.store?.scope('port').forget(String(id))
+    this.#device.removePort(id)
     this.#endStore(id)?.clear()
   }
 

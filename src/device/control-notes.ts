@@ -45,6 +45,7 @@ const FLAGS = [
   'takenBack',
 ] as const
 const PRESENT = 1 << FLAGS.length
+const KNOWN = (1 << FLAGS.indexOf('toldExists')) | (1 << FLAGS.indexOf('owesRemove'))
 
 export class ControlNotes {
   readonly #flags: Uint32Array
@@ -90,12 +91,17 @@ export class ControlNotes {
     for (let id = 0; id < last; id++) {
       const flags = this.#flags[id]!
       const now = ports[id]
-      // Gone, and its farewell is still to be said; or added again, and never saved.
-      if ((flags & PRESENT) === 0 || (!now && (flags & (1 << FLAGS.indexOf('owesRemove'))) === 0)) continue
+      // Gone, and the driver knows it or has yet to hear a farewell; or added again, and never saved.
+      if ((flags & PRESENT) === 0 || (!now && (flags & KNOWN) === 0)) continue
       const port: PortNews = (ports[id] = now ?? farewell())
       const { exists } = port
       for (let i = 0; i < FLAGS.length; i++) port[FLAGS[i]!] = (flags & (1 << i)) !== 0
       port.exists = exists
+      if (!exists) {
+        // The process before died while it added or removed this port.
+        port.owesRemove = true
+        port.toldExists = port.ready = false
+      }
       const size = this.#sizes[id]!
       if (exists && size !== 0) port.size = { cols: size & 0xffff, rows: size >>> 16 }
     }
