@@ -6,6 +6,7 @@
  */
 
 import { describeError } from '../../../errors.ts'
+import { foreignFile } from '../../../ffi/file-system.ts'
 import { closeFd } from '../../../ffi/libc.ts'
 import { inspectFile, type Piece } from '../../../ffi/mmap.ts'
 import type { Log } from '../../../log.ts'
@@ -30,6 +31,7 @@ const MAX_MAPS = 65535
 const PAGE = 4096
 /** Most memory in one mapping: each gigabyte of it is a region, and one message must not make ever so many. */
 const MAX_SIZE = 2 ** 44
+const MEMORY_HINT = 'memory-backend-memfd is always taken, and memory-backend-file on tmpfs, hugetlbfs or a local disk'
 /** Lines that one VMM may fill the log with. */
 const MAX_COMPLAINTS = 8
 
@@ -169,6 +171,8 @@ export class DmaTable {
   }
 
   #mapFile(fd: number, offset: number, iova: number, size: number, flags: number): number {
+    const foreign = foreignFile(fd)
+    if (foreign !== undefined) return this.#refuse(iova, size, `${foreign}; ${MEMORY_HINT}`)
     const facts = inspectFile(fd)
     if (!facts?.regular) return this.#refuse(iova, size, 'what came with it is not a file')
     if (facts.size < offset + size) return this.#refuse(iova, size, `its file has only ${facts.size} bytes`)

@@ -5,9 +5,9 @@
  * swaps them under KVM whenever the guest masks a vector.
  */
 
-import { adoptEventfd, drainEventfd, signalEventfd } from '../../../ffi/eventfd.ts'
 import { closeFd } from '../../../ffi/libc.ts'
 import { Watch } from '../../../ffi/poll.ts'
+import { adoptEventfd, drainShared, signalShared } from '../../../ffi/shared-eventfd.ts'
 import { recallFd, type Store } from '../../../store.ts'
 import type { PciFunction, PciIrq } from '../../pci/function.ts'
 import { ERRNO, IRQ, SET_IRQS, SET_IRQS_ACTION, SET_IRQS_DATA, SET_IRQS_FLAG, type Message } from './wire.ts'
@@ -43,7 +43,7 @@ export class Irqs implements PciIrq {
     const fd = this.#msix[vector]
     if (fd === undefined) return
     if (fd === NONE) this.#pending[vector] = 1
-    else signalEventfd(fd)
+    else signalShared(fd)
   }
 
   intx(level: boolean): void {
@@ -105,7 +105,7 @@ export class Irqs implements PciIrq {
         this.#connectIntx(NONE)
         this.#connectUnmask(NONE)
       } else if (eventfd) this.#connectIntx(take(message, 0))
-      else if (asked(message, data, 0) && this.#intx !== NONE) signalEventfd(this.#intx)
+      else if (asked(message, data, 0) && this.#intx !== NONE) signalShared(this.#intx)
     } else if (action === SET_IRQS_FLAG.UNMASK) {
       if (eventfd) this.#connectUnmask(take(message, 0))
       else if (asked(message, data, 0)) this.#unmaskIntx()
@@ -123,7 +123,7 @@ export class Irqs implements PciIrq {
     this.#note(String(vector), old, fd)
     if (fd === NONE || this.#pending[vector] === 0) return
     this.#pending[vector] = 0
-    signalEventfd(fd)
+    signalShared(fd)
   }
 
   #note(name: string, before: number, fd: number): void {
@@ -151,7 +151,7 @@ export class Irqs implements PciIrq {
     }
     if (fd === NONE) return
     const watch = new Watch(fd, () => {
-      if (drainEventfd(fd) > 0) this.#unmaskIntx()
+      if (drainShared(fd) > 0) this.#unmaskIntx()
     })
     this.#unmask = { fd, watch }
     watch.want(true, false)
@@ -166,7 +166,7 @@ export class Irqs implements PciIrq {
   #signalIntx(): void {
     if (!this.#level || this.#masked || this.#intx === NONE) return
     this.#masked = true
-    signalEventfd(this.#intx)
+    signalShared(this.#intx)
   }
 }
 

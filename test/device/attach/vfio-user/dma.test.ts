@@ -278,3 +278,11 @@ test('video memory and firmware without descriptors are nothing to complain abou
   expect(rig.server.unsharedAt(0xfd00_0000)).toEqual({ address: 0xfd00_0000, size: 16 * MIB })
   expect(rig.server.unsharedAt(0)).toBeUndefined()
 })
+
+test('E3: memory that somebody else answers for is refused, and the log names its file system', async () => {
+  const fd = openSync('/sys/kernel/mm/transparent_hugepage/enabled', 'r')
+  files.push(fd)
+  expect(await vmm.mapMemory(0, 4096, fd, 0, 1)).toBe(EINVAL)
+  expect(rig.lines.filter((line) => line.includes('its file is on sysfs'))).toHaveLength(1)
+  expect(rig.memory.regions).toEqual([])
+})
