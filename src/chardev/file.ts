@@ -2,48 +2,58 @@
  * A file that gets the guest's output, and perhaps another that is its input. Called by the registry.
  *
  * A full disk loses nothing silently: the chardev takes no more, so that the port holds what it can by its policy, warns
- * once, and tries again until there is space.
+ * once, and tries again until there is space (file-output.ts). A fifo may be read later, and slowly.
  */
 
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
-import { errnoName } from '../ffi/libc.ts'
-import { goneErrno, writev } from '../ffi/rw.ts'
 import type { Iovec } from '../mem/iovec.ts'
 import { recallFd, type Store } from '../store.ts'
 import { GONE, WOULD_BLOCK, type Chardev, type ChardevEnd } from './chardev.ts'
 import { FdEnd } from './fd-end.ts'
+import { FileOutput } from './file-output.ts'
 import { formatChardevSpec, type FileSpec } from './spec.ts'
-
-const RETRY_MS = 500
-/** What may pass: no space, over quota, beyond the limit for one file. */
-const PASSING: Readonly<Record<string, string>> = {
-  ENOSPC: 'no space is left on its file system',
-  EDQUOT: 'the disk quota is used up',
-  EFBIG: 'it has reached the size limit for a file',
-}
 
 export function openFile(spec: FileSpec, end: ChardevEnd, _signal?: AbortSignal, store?: Store): Chardev {
   const { O_WRONLY, O_RDONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, O_NONBLOCK, O_NOCTTY } = constants
+  ignoreFileSizeSignal()
   const left = recallFd(store, 'output')
-  const fd = left ?? open(spec.path, O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY | (spec.append ? O_APPEND : O_TRUNC))
-  if (left === undefined) store?.keep('output', [fd])
+  const label = formatChardevSpec(spec)
+  // What was left is asked, and not its path: that may be gone.
+  const fifo = left === undefined ? isFifo(spec.path) : fstatSync(left).isFIFO()
+  const plain = O_CREAT | (spec.append ? O_APPEND : O_TRUNC)
+  const flags = O_WRONLY | O_NONBLOCK | O_NOCTTY | (fifo ? 0 : plain)
+  const output = new FileOutput(
+    end,
+    { label, fifo, open: () => open(spec.path, flags, fifo), opened: (fd) => store?.keep('output', [fd]) },
+    left,
+  )
   let input = recallFd(store, 'input') ?? -1
   try {
     if (spec.inputPath !== undefined && input === -1) {
       // A fifo without a writer would be at its end at once: with both ways open it never is.
-      const fifo = statSync(spec.inputPath, { throwIfNoEntry: false })?.isFIFO() ?? false
-      input = open(spec.inputPath, (fifo ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY)
+      input = open(spec.inputPath, (isFifo(spec.inputPath) ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY)
       store?.keep('input', [input])
     }
-    return new FileChardev(end, formatChardevSpec(spec), fd, input)
+    return new FileChardev(end, label, output, input)
   } catch (error) {
-    closeSync(fd)
+    output.close()
     throw error
   }
 }
 
-function open(path: string, flags: number): number {
+function isFifo(path: string): boolean {
+  try {
+    return statSync(path).isFIFO()
+  } catch {
+    return false
+  }
+}
+
+/** Undefined for a fifo that may have no reader, and has none. */
+function open(path: string, flags: number): number
+function open(path: string, flags: number, late: boolean): number | undefined
+function open(path: string, flags: number, late = false): number | undefined {
   let why: string
   let cause: unknown
   try {
@@ -54,6 +64,7 @@ function open(path: string, flags: number): number {
   } catch (error) {
     cause = error
     const errno = (error as NodeJS.ErrnoException).code ?? String(error)
+    if (late && errno === 'ENXIO') return undefined
     why = WHY[errno] ?? errno
   }
   const hint = 'choose a regular file in a directory that exists; for fifos write pipe:PATH'
@@ -65,7 +76,7 @@ const WHY: Readonly<Record<string, string>> = {
   EACCES: 'no permission',
   EISDIR: 'it is a directory',
   ENOTDIR: 'a part of the path is not a directory',
-  ENXIO: 'it is a fifo that nobody reads, or a socket',
+  ENXIO: 'it is a socket, or a device that is not there',
   EROFS: 'its file system is read-only',
 }
 
@@ -77,22 +88,16 @@ function ignoreFileSizeSignal(): void {
 class FileChardev implements Chardev {
   readonly label: string
   readonly place: undefined
-  readonly #port: ChardevEnd
-  readonly #fd: number
+  readonly #output: FileOutput
   readonly #inputFd: number
   readonly #input: FdEnd | undefined
-  #timer: NodeJS.Timeout | undefined
-  #warned = false
-  #dead = false
   #closed = false
 
-  constructor(port: ChardevEnd, label: string, fd: number, input: number) {
+  constructor(port: ChardevEnd, label: string, output: FileOutput, input: number) {
     this.label = label
     this.place = undefined
-    this.#port = port
-    this.#fd = fd
+    this.#output = output
     this.#inputFd = input
-    ignoreFileSizeSignal()
     if (input === -1) return
     this.#input = new FdEnd(
       {
@@ -107,30 +112,11 @@ class FileChardev implements Chardev {
   }
 
   get connected(): boolean {
-    return !this.#dead
+    return this.#output.connected
   }
 
   writev(list: Iovec): number {
-    if (this.#dead || this.#closed) return GONE
-    const done = writev(this.#fd, list)
-    if (done > 0) {
-      // After fewer than all the port waits for writable().
-      if (done < list.total) this.#retry(0)
-      else this.#warned = false
-      return done
-    }
-    if (done === GONE) {
-      const errno = errnoName(goneErrno())
-      const passing = PASSING[errno]
-      if (!passing) return this.#fail(errno)
-      if (!this.#warned)
-        queueMicrotask(() =>
-          this.#port.warn(`${this.label}: cannot write: ${passing}; output waits until there is space`),
-        )
-      this.#warned = true
-    }
-    this.#retry(RETRY_MS)
-    return WOULD_BLOCK
+    return this.#output.writev(list)
   }
 
   readv(list: Iovec): number {
@@ -151,26 +137,8 @@ class FileChardev implements Chardev {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    clearTimeout(this.#timer)
     this.#input?.close()
     if (this.#inputFd !== -1) closeSync(this.#inputFd)
-    closeSync(this.#fd)
-  }
-
-  #retry(ms: number): void {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined
-      this.#port.writable()
-    }, ms)
-  }
-
-  #fail(errno: string): number {
-    this.#dead = true
-    queueMicrotask(() => {
-      if (this.#closed) return
-      this.#port.warn(`${this.label}: cannot write: ${errno}; the port is disconnected`)
-      this.#port.setConnected(false)
-    })
-    return GONE
+    this.#output.close()
   }
 }

@@ -69,7 +69,7 @@ export function convertChardev(option: OptionString, context: ChardevContext): C
 type Raw = Record<string, unknown>
 
 function convertKind(backend: string, option: OptionString, context: ChardevContext): Converted<Raw> {
-  const path = optionText(option, 'path')
+  const path = inheritedPath(optionText(option, 'path'))
   if (path?.startsWith('/dev/fdset/')) return { reason: `${path} is a descriptor that only QEMU has` }
   switch (backend) {
     case 'socket':
@@ -81,7 +81,12 @@ function convertKind(backend: string, option: OptionString, context: ChardevCont
       return { spec: clean({ kind: 'stdio', signal: flagOf(option, 'signal') }) }
     }
     case 'file': {
-      const spec = { kind: 'file', path, append: flagOf(option, 'append'), inputPath: optionText(option, 'input-path') }
+      const spec = {
+        kind: 'file',
+        path,
+        append: flagOf(option, 'append'),
+        inputPath: inheritedPath(optionText(option, 'input-path')),
+      }
       return { spec: clean(spec) }
     }
     case 'pipe':
@@ -89,6 +94,15 @@ function convertKind(backend: string, option: OptionString, context: ChardevCont
     default:
       return { spec: { kind: 'null' } }
   }
+}
+
+const STANDARD: Readonly<Record<string, string>> = { '/dev/stdin': '0', '/dev/stdout': '1', '/dev/stderr': '2' }
+
+/** A path that means a descriptor of QEMU's: this process becomes QEMU, and the device process has other descriptors. */
+function inheritedPath(path: string | undefined): string | undefined {
+  if (path === undefined) return undefined
+  const fd = STANDARD[path] ?? /^\/(?:dev|proc\/self)\/fd\/(\d+)$/.exec(path)?.[1]
+  return fd === undefined ? path : `/proc/${process.pid}/fd/${fd}`
 }
 
 function convertSocket(option: OptionString, context: ChardevContext): Converted<Raw> {

@@ -10,13 +10,16 @@ import {
   readFileSync,
   readSync,
   rmSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { GONE } from '../../src/chardev/chardev.ts'
 import { openChardev } from '../../src/chardev/registry.ts'
 import type { ChardevSpec } from '../../src/chardev/spec.ts'
 import { VmchannelError } from '../../src/errors.ts'
+import { makePipe } from '../../src/ffi/pipe.ts'
 import { cpuDuring, FakePort, openFds, sleep, textList, until } from './tools.ts'
 
 let dir: string
@@ -134,6 +137,107 @@ describe('file', () => {
     await until(() => port.output.length === 0, 'the rest')
     expect(readFileSync(join(mount, 'log'), 'latin1') === data).toBe(true)
   })
+})
+
+describe('file on a fifo', () => {
+  const fifo = (): string => {
+    const path = join(dir, 'fifo')
+    execFileSync('mkfifo', [path])
+    return path
+  }
+  const reader = (path: string): number => {
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    cleanup.push(() => closeSync(fd))
+    return fd
+  }
+  const read = (fd: number, into: Buffer): number => {
+    try {
+      return readSync(fd, into)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return 0
+      throw error
+    }
+  }
+
+  test('a slow reader sets the pace, no timer does, and nothing is lost', async () => {
+    const path = fifo()
+    const fd = reader(path)
+    const port = await open({ kind: 'file', path, append: true })
+    const sent = Buffer.from(Array.from({ length: 1 << 20 }, (_, i) => (i * 7 + (i >> 8)) & 0xff))
+    vi.useFakeTimers({ toFake: ['setTimeout', 'setInterval'] })
+    cleanup.push(() => void vi.useRealTimers())
+    port.write(sent.toString('latin1'))
+    const got: Buffer[] = []
+    const chunk = Buffer.alloc(10_000)
+    for (let len = 0, empty = 0; len < sent.length;) {
+      const done = read(fd, chunk)
+      got.push(Buffer.from(chunk.subarray(0, done)))
+      len += done
+      empty = done === 0 ? empty + 1 : 0
+      if (empty > 1000) throw new Error(`only ${len} bytes came without a timer`)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    expect(Buffer.concat(got).equals(sent)).toBe(true)
+    expect(port.output).toHaveLength(0)
+  })
+
+  test('a reader comes late, leaves, and another comes: connected is the truth, and what lay there is read', async () => {
+    const path = fifo()
+    const port = await open({ kind: 'file', path })
+    expect(port.chardev!.connected).toBe(false)
+    expect(port.chardev!.writev(textList('nobody'))).toBe(GONE)
+    const first = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    await until(() => port.events.length === 1, 'the first reader to be seen')
+    expect(port.events).toEqual(['connected'])
+    port.write('one')
+    const chunk = Buffer.alloc(100)
+    expect(chunk.toString('latin1', 0, read(first, chunk))).toBe('one')
+    port.write('left behind')
+    closeSync(first)
+    await until(() => port.events.length === 2, 'the end of the first reader to be seen')
+    expect(port.chardev!.connected).toBe(false)
+    const second = reader(path)
+    await until(() => port.events.length === 3, 'the second reader to be seen')
+    expect(port.events).toEqual(['connected', 'gone', 'connected'])
+    port.write(' and more')
+    expect(chunk.toString('latin1', 0, read(second, chunk))).toBe('left behind and more')
+    expect(port.warnings).toEqual([])
+  })
+
+  test('who has left is seen at the next write too', async () => {
+    const path = fifo()
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    const port = await open({ kind: 'file', path })
+    closeSync(fd)
+    expect(port.chardev!.writev(textList('x'))).toBe(GONE)
+    expect(port.chardev!.connected).toBe(false)
+    await until(() => port.events.length > 0, 'the port to be told')
+    expect(port.events).toEqual(['gone'])
+    expect(await cpuDuring(300)).toBeLessThan(150)
+  })
+
+  test('the standard output of a program, where that is a pipe', async () => {
+    const { read: from, write: to } = makePipe()
+    cleanup.push(() => closeSync(from))
+    const port = await open({ kind: 'file', path: `/proc/self/fd/${to}` })
+    closeSync(to)
+    port.write('through the pipe')
+    const chunk = Buffer.alloc(100)
+    expect(chunk.toString('latin1', 0, read(from, chunk))).toBe('through the pipe')
+  })
+})
+
+test('a log that somebody empties: append=on leaves no hole, without it there is one', async () => {
+  const path = join(dir, 'log')
+  for (const append of [true, false]) {
+    const port = await open({ kind: 'file', path, append })
+    port.write('before')
+    truncateSync(path)
+    port.write('after')
+    expect(readFileSync(path, 'latin1')).toBe(append ? 'after' : `${'\0'.repeat(6)}after`)
+    port.chardev!.close()
+    truncateSync(path)
+  }
 })
 
 describe('pipe', () => {

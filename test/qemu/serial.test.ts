@@ -40,6 +40,8 @@ describe('a -chardev becomes', () => {
     ['pty', { kind: 'pty' }],
     ['pty,path=/link', { kind: 'pty', path: '/link' }],
     ['stdio,signal=off', { kind: 'stdio', signal: false }],
+    ['file,path=/dev/stdout', { kind: 'file', path: `/proc/${process.pid}/fd/1` }],
+    ['file,path=/proc/self/fd/7,append=on', { kind: 'file', path: `/proc/${process.pid}/fd/7`, append: true }],
     ['file,path=/log,append=on,input-path=/in', { kind: 'file', path: '/log', append: true, inputPath: '/in' }],
     ['pipe,path=/p', { kind: 'pipe', path: '/p' }],
     ['null,mux=off', { kind: 'null' }],
