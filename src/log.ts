@@ -10,6 +10,8 @@ export interface Log {
   warn(message: string): void
   info(message: string): void
   debug(message: string): void
+  /** A log for one of several whose lines may be many: with its name before them, and a limit of its own. */
+  scope?(name: string): Log
 }
 
 export const SILENT: Log = { error() {}, warn() {}, info() {}, debug() {} }

@@ -1,7 +1,8 @@
 /**
  * The log of the device process: lines for people, or pino's JSON, on standard error; with priorities for the journal.
  *
- * A guest can cause messages: they come in a bounded number, and control bytes never reach a terminal.
+ * A guest can cause messages: they come in a bounded number, for each VM, so that none hides what is said of another; and
+ * control bytes never reach a terminal.
  */
 
 import { cut, escapeText } from '../escape.ts'
@@ -32,16 +33,20 @@ export async function openLog({ level, format, write = openStderr() }: LogOption
   const gate = new Gate(write)
   const emit = format === 'json' ? await jsonEmitter(gate, prefix) : textEmitter(gate, prefix)
   const last = LEVELS.indexOf(level)
-  const method = (index: number): ((message: string) => void) => {
-    if (index > last) return () => {}
-    return (message) => {
-      const left = gate.admit()
-      if (left === undefined) return
-      if (left > 0) emit(1, `${left} log lines were left out here`)
-      emit(index, clean(message))
+  const make = (head: string): Log => {
+    const budget = new Budget()
+    const method = (index: number): ((message: string) => void) => {
+      if (index > last) return () => {}
+      return (message) => {
+        if (!budget.admit()) return
+        const left = budget.takeLeft() + gate.takeLeft()
+        if (left > 0) emit(1, `${head}${left} log lines were left out here`)
+        emit(index, clean(head + message))
+      }
     }
+    return { error: method(0), warn: method(1), info: method(2), debug: method(3) }
   }
-  return { error: method(0), warn: method(1), info: method(2), debug: method(3) }
+  return { ...make(''), scope: (name) => make(`${name}: `) }
 }
 
 type Emit = (level: number, message: string) => void
@@ -76,11 +81,36 @@ async function jsonEmitter(gate: Gate, journal: boolean): Promise<Emit> {
   }
 }
 
-/** How many lines may go, and the count of those that may not. */
-class Gate {
-  readonly #write: (line: Uint8Array) => number
+/** How many lines of one source may go, and the count of those that may not. */
+class Budget {
   #tokens = BURST
   #time = performance.now()
+  #left = 0
+
+  /** Whether a line may go. */
+  admit(): boolean {
+    const now = performance.now()
+    this.#tokens = Math.min(BURST, this.#tokens + ((now - this.#time) * RATE) / 1000)
+    this.#time = now
+    if (this.#tokens < 1) {
+      this.#left++
+      return false
+    }
+    this.#tokens--
+    return true
+  }
+
+  /** Lines left out since the last time. */
+  takeLeft(): number {
+    const left = this.#left
+    this.#left = 0
+    return left
+  }
+}
+
+/** Where lines go, and the count of those that did not. */
+class Gate {
+  readonly #write: (line: Uint8Array) => number
   #left = 0
   #torn = false
 
@@ -88,16 +118,8 @@ class Gate {
     this.#write = write
   }
 
-  /** Lines left out since the last one, when this one may go. */
-  admit(): number | undefined {
-    const now = performance.now()
-    this.#tokens = Math.min(BURST, this.#tokens + ((now - this.#time) * RATE) / 1000)
-    this.#time = now
-    if (this.#tokens < 1) {
-      this.#left++
-      return undefined
-    }
-    this.#tokens--
+  /** Lines left out since the last time. */
+  takeLeft(): number {
     const left = this.#left
     this.#left = 0
     return left

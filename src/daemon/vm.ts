@@ -82,9 +82,7 @@ export class Vm {
   private constructor(name: string, options: VmOptions, context: VmContext) {
     this.name = name
     this.#context = context
-    const { log } = context
-    const say = (level: keyof Log) => (message: string) => log[level](`${name}: ${message}`)
-    this.#log = { error: say('error'), warn: say('warn'), info: say('info'), debug: say('debug') }
+    this.#log = context.log.scope?.(name) ?? context.log
     const { maxPorts, queueSize, resizeOrder, iommuPlatform } = options
     // Over user networking the rings are this process's own, and end with it.
     const { ledger, commit } = sharedLedger(options.transport === 'usernet' ? undefined : context.store)
