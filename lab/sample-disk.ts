@@ -4,6 +4,7 @@
  */
 import { cp, mkdir, open, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { crc32 } from 'node:zlib'
 import { command } from './command.ts'
 import type { Guestfs } from './fetch/guestfs.ts'
 
@@ -12,6 +13,8 @@ export interface SampleOptions {
   fstab?: string
   /** Megabytes of the partition. */
   size?: number
+  /** 4096: a GUID partition table for such sectors; default a master boot record. */
+  sectorSize?: 4096
 }
 
 const MIB = 1 << 20
@@ -73,9 +76,12 @@ export async function sampleDisk(guestfs: Guestfs, image: string, options: Sampl
   const folder = `${image}.root`
   await sampleRoot(guestfs, folder, options)
   try {
-    await writePartitionTable(image, size)
+    if (options.sectorSize === undefined) await writePartitionTable(image, size)
+    else await writeGuidPartitionTable(image, size, options.sectorSize)
     const place = ['-E', `offset=${MIB},root_owner=0:0`]
-    const words = ['-q', '-F', '-t', 'ext4', '-L', 'sample-root', '-U', UUID, ...place, '-d', folder, image, `${size}M`]
+    const block = options.sectorSize === undefined ? [] : ['-b', String(options.sectorSize)]
+    const names = ['-L', 'sample-root', '-U', UUID]
+    const words = ['-q', '-F', '-t', 'ext4', ...block, ...names, ...place, '-d', folder, image, `${size}M`]
     await command(join(guestfs.bin, 'mke2fs'), words)
   } finally {
     await rm(folder, { recursive: true, force: true })
@@ -92,5 +98,40 @@ export async function writePartitionTable(image: string, megabytes: number): Pro
   const file = await open(image, 'w')
   await file.write(sector)
   await file.truncate((megabytes + 1) * MIB)
+  await file.close()
+}
+
+/** A GUID partition table with one Linux partition from 1 MiB on; without the copy at the end of the disk. */
+async function writeGuidPartitionTable(image: string, megabytes: number, sectorSize: number): Promise<void> {
+  const last = ((megabytes + 2) * MIB) / sectorSize - 1
+  const entries = Buffer.alloc(128 * 128)
+  entries.set(Buffer.from('af3dc60f838472478e793d69d8477de4', 'hex'), 0) // Linux data
+  entries.set(Buffer.from('00112233445566778899aabbccddeeff', 'hex'), 16)
+  entries.writeBigUInt64LE(BigInt(MIB / sectorSize), 32)
+  entries.writeBigUInt64LE(BigInt(((megabytes + 1) * MIB) / sectorSize - 1), 40)
+  const header = Buffer.alloc(92)
+  header.write('EFI PART')
+  header.writeUInt32LE(0x10000, 8)
+  header.writeUInt32LE(header.length, 12)
+  header.writeBigUInt64LE(1n, 24)
+  header.writeBigUInt64LE(BigInt(last), 32)
+  header.writeBigUInt64LE(BigInt(2 + entries.length / sectorSize), 40)
+  header.writeBigUInt64LE(BigInt(last - 1 - entries.length / sectorSize), 48)
+  header.set(Buffer.from('ffeeddccbbaa99887766554433221100', 'hex'), 56)
+  header.writeBigUInt64LE(2n, 72)
+  header.writeUInt32LE(128, 80)
+  header.writeUInt32LE(128, 84)
+  header.writeUInt32LE(crc32(entries), 88)
+  header.writeUInt32LE(crc32(header), 16)
+  const protective = Buffer.alloc(512)
+  protective[446 + 4] = 0xee
+  protective.writeUInt32LE(1, 446 + 8)
+  protective.writeUInt32LE(last, 446 + 12)
+  protective.writeUInt16LE(0xaa55, 510)
+  const file = await open(image, 'w')
+  await file.write(protective)
+  await file.write(header, 0, header.length, sectorSize)
+  await file.write(entries, 0, entries.length, 2 * sectorSize)
+  await file.truncate((megabytes + 2) * MIB)
   await file.close()
 }

@@ -15,6 +15,8 @@ const MEMBERS: ReadonlySet<string> = new Set(['LVM2_member', 'linux_raid_member'
 const OWN_WAYS: ReadonlySet<string> = new Set(['btrfs', 'ntfs'])
 
 export class BlockDevices {
+  /** Parts of volume groups and RAIDs that others() has met. */
+  readonly members: string[] = []
   readonly #daemon: Procedures
   readonly #names = new Map<string, string>()
 
@@ -72,7 +74,8 @@ export class BlockDevices {
       const filesystem = await this.describe(device)
       volumes ||= filesystem.type === 'LVM2_member'
       const extended = filesystem.type === null && /[a-z][1-4]$/.test(device) && all.has(`${device.slice(0, -1)}5`)
-      if (!MEMBERS.has(filesystem.type ?? '') && !extended) found.set(name, filesystem)
+      if (MEMBERS.has(filesystem.type ?? '')) this.members.push(name)
+      else if (!extended) found.set(name, filesystem)
     }
     return volumes
   }

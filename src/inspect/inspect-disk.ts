@@ -101,7 +101,7 @@ async function look(
   const systems = await listSystems(daemon, devices, { applications, warn, step })
   step('looking at the other file systems')
   const filesystems = await listFileSystems(daemon, devices, systems)
-  if (systems.length === 0) await explainNothing(disk, filesystems, daemon)
+  if (systems.length === 0) await explainNothing(disk, filesystems, devices.members, daemon)
   for (const { device, type } of filesystems) {
     if (isEncrypted(type)) warnings.push(`${device} is encrypted: what is on it cannot be seen`)
   }
@@ -110,15 +110,28 @@ async function look(
 }
 
 /** Rejects where no system was found because nothing can be read. A disk with data alone is fine. */
-async function explainNothing(disk: string, filesystems: readonly FileSystem[], daemon: Procedures): Promise<void> {
+async function explainNothing(
+  disk: string,
+  filesystems: readonly FileSystem[],
+  members: readonly string[],
+  daemon: Procedures,
+): Promise<void> {
   const secret = filesystems.find(({ type }) => isEncrypted(type))
   if (secret) throw encrypted(disk, secret.device)
   const readable = filesystems.filter(({ type }) => type !== null && type !== 'swap')
+  if (readable.length === 0 && members.length > 0) {
+    const what = `${members.join(', ')} is a part of a volume group or RAID, and nothing in it can be read`
+    throw new VmchannelError('ERR_VMCHANNEL_DISK', `${disk}: ${what}`, {
+      hint: 'is it whole? Name all disks of the guest, in its order: vmchannel inspect DISK1 DISK2',
+    })
+  }
   if (readable.length === 0) {
     const what = filesystems.map(({ device }) => device).join(', ')
     const found = what === '' ? 'neither partitions nor a file system' : `no file system that is known on ${what}`
     throw new VmchannelError('ERR_VMCHANNEL_DISK', `${disk}: ${found}`, {
-      hint: 'is it a disk image, and whole? An image in a wrong format (--format) looks like this as well',
+      hint:
+        'is it a disk image, and whole? An image in a wrong format (--format) looks like this as well, and one for ' +
+        'sectors of 4096 bytes that is not raw: qemu-img convert -O raw',
     })
   }
   for (const { device, type } of readable) {

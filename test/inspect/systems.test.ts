@@ -134,3 +134,10 @@ it('volumes are not looked for where nothing is a part of one', async () => {
     TYPES['/dev/sda6'] = before
   }
 })
+
+it('parts of a volume group or a RAID are no file systems, and are remembered', async () => {
+  const { devices } = daemon(true, { '/dev/sda6': ['TYPE', 'LVM2_member'] })
+  const { found } = await devices.others(new Set())
+  expect([...found.keys()]).not.toContain('/dev/sda6')
+  expect(devices.members).toEqual(['/dev/sda6', '/dev/md1'])
+})

@@ -4,7 +4,7 @@
  * broken. Here it is short: a boot of the appliance takes a quarter of a minute or more.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import {
   chmodSync,
   chownSync,
@@ -22,10 +22,14 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { command, tryCommand, type CommandResult } from '../../lab/command.ts'
+import { ensureQemu } from '../../lab/fetch/qemu.ts'
 import { repoRoot } from '../../lab/paths.ts'
 import { until } from '../../lab/wait.ts'
 import { sampleDisk, sampleRoot, writePartitionTable } from '../../lab/sample-disk.ts'
 import { GuestfsLab } from '../../lab/guestfs.ts'
+import { lookAtDisk } from '../../src/inspect/disk-file.ts'
+import { driveArguments } from '../../src/inspect/drive.ts'
+import { Inheritance } from '../../src/inspect/inheritance.ts'
 import type { DiskReport } from '../../src/inspect/report.ts'
 import { asVirtInspector, parseVirtInspector } from '../inspect/virt-inspector.ts'
 
@@ -36,6 +40,16 @@ const BOOT = 900_000 // seen to take five minutes where ten programs share two p
 const WAIT = 120_000
 const FSTAB =
   '/dev/mapper/vg-root / ext4 defaults 0 1\n/dev/vg/home /home ext4 defaults 0 2\n/dev/vg/swap none swap sw 0 0\n'
+
+/** What qemu-img makes, and with what. */
+const FORMATS: readonly (readonly [format: string, how: readonly string[]])[] = [
+  ...[['raw', []] as const, ['qcow2', []] as const, ['qcow2', ['-o', 'compat=0.10']] as const],
+  ...[['qcow2', ['-o', 'extended_l2=on']] as const, ['qcow2', ['-c', '-o', 'compression_type=zstd']] as const],
+  ...[['qcow2', ['-o', 'cluster_size=2M']] as const, ['qcow2', ['-o', 'cluster_size=512']] as const],
+  ...[['vmdk', []] as const, ['vmdk', ['-o', 'subformat=streamOptimized']] as const],
+  ...[['vhdx', []] as const, ['vdi', []] as const, ['vdi', ['-o', 'static=on']] as const, ['qed', []] as const],
+  ['vpc', ['-o', 'force_size=on']],
+]
 
 let lab: GuestfsLab
 beforeAll(async () => {
@@ -187,6 +201,36 @@ describe('inspection', () => {
     BOOT,
   )
 
+  it('every format that qemu-img writes is taken, and read by descriptor', async () => {
+    const raw = join(lab.folder, 'formats.raw')
+    writeFileSync(raw, Buffer.alloc(3 << 20, 0xa5))
+    const inherited = new Inheritance()
+    const words: string[] = []
+    const commands: string[] = []
+    for (const [at, [format, how]] of FORMATS.entries()) {
+      const image = `${raw}.${at}`
+      await command(join(lab.guestfs.bin, 'qemu-img'), ['convert', '-f', 'raw', '-O', format, ...how, raw, image])
+      const disk = lookAtDisk(image)
+      inherited.keep(disk.fd)
+      expect([at, disk.format]).toEqual([at, format])
+      words.push(...driveArguments(`disk${at}`, disk, inherited).slice(0, 2))
+      commands.push(`qemu-io disk${at} "read -P 0xa5 0 3M"`)
+    }
+    const { path } = await ensureQemu()
+    const machine = ['-machine', 'none', '-nodefaults', '-display', 'none', '-monitor', 'stdio']
+    const log = join(lab.folder, 'formats.log')
+    const out = openSync(log, 'w')
+    spawnSync(path, [...machine, ...words, ...inherited.arguments], {
+      input: [...commands, 'quit', ''].join('\n'),
+      stdio: ['pipe', out, out, ...inherited.stdio],
+    })
+    closeSync(out)
+    inherited.close()
+    const said = readFileSync(log, 'latin1')
+    expect(said).not.toMatch(/failed|Pattern verification|[Cc]ould not/)
+    expect(said.match(/read 3145728\/3145728 bytes/g)?.length).toBe(FORMATS.length)
+  })
+
   it('a qcow2 that QEMU does not open', async () => {
     const disk = join(lab.folder, 'broken.qcow2')
     await command(join(lab.guestfs.bin, 'qemu-img'), ['create', '-f', 'qcow2', disk, '64M'])
@@ -205,11 +249,16 @@ describe('inspection', () => {
       await sampleDisk(lab.guestfs, disk)
       const child = spawn(process.execPath, [main, 'inspect', disk], { env: { ...process.env, ...lab.env() } })
       try {
-        const mine = (): string[] => processesWith(disk).filter((pid) => pid !== String(child.pid))
+        // QEMU has the disk as a descriptor: what it knows by name is the device's socket.
+        const mine = (): string[] => processesWith(lab.folder).filter((pid) => pid !== String(child.pid))
         await until(() => mine().length > 0, 'QEMU runs', WAIT)
         child.kill('SIGKILL')
         await until(() => mine().length === 0, 'QEMU has ended', WAIT)
-        await until(() => readdirSync(join(lab.folder, 'state')).length === 0, 'the device process has ended', WAIT)
+        const folders = (): string[] => [
+          ...readdirSync(join(lab.folder, 'state')),
+          ...readdirSync(join(lab.folder, 'tmp')).filter((name) => name.startsWith('vmchannel-')),
+        ]
+        await until(() => folders().length === 0, 'the device process has ended', WAIT)
       } finally {
         child.kill('SIGKILL')
       }
@@ -229,7 +278,7 @@ describe('inspection', () => {
     expect({ status, stdout: stdout.toString(), stderr }).toEqual({
       ...{ status: 0, stdout: 'ERR_VMCHANNEL_TIMEOUT\n', stderr: '' },
     })
-    expect(processesWith(disk)).toEqual([])
+    expect(processesWith(lab.folder)).toEqual([])
   })
 
   describe('at length', () => {
@@ -250,6 +299,34 @@ describe('inspection', () => {
         const { status, stderr } = await inspect(disk)
         expect(stderr).toMatch(/luks\.img: \/dev\/sda1 is encrypted\n.*cryptsetup/)
         expect(status).toBe(14)
+      },
+      BOOT,
+    )
+
+    it(
+      'two disks of one guest, one for sectors of 4096 bytes; QEMU is nobody, with a filter of system calls',
+      async () => {
+        const [large, other] = [join(lab.folder, 'large.img'), join(lab.folder, 'other.vmdk')]
+        await sampleDisk(lab.guestfs, large, { sectorSize: 4096, hostname: 'large' })
+        await sampleDisk(lab.guestfs, `${other}.raw`, { hostname: 'other' })
+        await command(join(lab.guestfs.bin, 'qemu-img'), ['convert', '-O', 'vmdk', `${other}.raw`, other])
+        // Another user has to get there.
+        for (const path of [lab.folder, join(lab.folder, 'tmp')]) chmodSync(path, 0o777)
+        const answer = node([main, 'inspect', '--json', large, other])
+        const qemu = (): string[] => processesWith('id=hd1').filter((pid) => /filename=/.test(commandLine(pid)))
+        await until(() => qemu().some((pid) => commandLine(pid).includes('-kernel')), 'QEMU runs', WAIT)
+        await until(() => qemu().some((pid) => status(pid, 'Seccomp') === '2'), 'QEMU has its filter', WAIT)
+        if (process.getuid!() === 0)
+          expect(new Set(qemu().map((pid) => status(pid, 'Uid')?.split('\t')[0]))).toEqual(new Set(['65534']))
+        for (const pid of qemu()) expect(commandLine(pid)).not.toContain(other)
+        const { status: code, stdout, stderr } = await answer
+        expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+        const report = JSON.parse(stdout.toString()) as DiskReport
+        expect(report.disks.map(({ format }) => format)).toEqual(['raw', 'vmdk'])
+        expect(report.systems.map(({ root, hostname }) => [root, hostname])).toEqual([
+          ['/dev/sda1', 'large'],
+          ['/dev/sdb1', 'other'],
+        ])
       },
       BOOT,
     )
@@ -309,6 +386,23 @@ function processesWith(word: string): string[] {
       return false // it has ended
     }
   })
+}
+
+function commandLine(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+  } catch {
+    return '' // it has ended
+  }
+}
+
+/** A line of /proc/PID/status. */
+function status(pid: string, name: string): string | undefined {
+  try {
+    return new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+  } catch {
+    return undefined
+  }
 }
 
 function write(file: string, bytes: Uint8Array, at: number): void {
