@@ -26,7 +26,9 @@ const INSPECT: CommandRow = {
       'parent) is refused, since whoever made it could have named any file of this host; "qemu-img convert" makes one file ' +
       'of it. The QEMU that reads the image gets it as a descriptor, cannot start programs, and runs as nobody where this ' +
       'is root.',
-    'A guest that has several disks may want them all, in its order: a volume group or a RAID is whole only then.',
+    'A guest that has several disks may want them all, in its order: a volume group or a RAID is whole only then. ' +
+      'A partition table for sectors of 4096 bytes is recognised in a raw image; convert another one to raw first.',
+    'Snapshots of a btrfs root are counted, not listed. What is encrypted is named, and not opened.',
   ],
   args: [{ name: 'DISK', text: 'the image, or a block device; the disks of one guest', many: true, complete: 'file' }],
   options: [

@@ -9,6 +9,7 @@ import { osinfoName } from './osinfo.ts'
 import { apkApplications, dpkgApplications, pacmanApplications, sorted } from './packages.ts'
 import { orElse, type Procedures } from './procedures.ts'
 import type { Application, FileSystem, OperatingSystem } from './report.ts'
+import { foldSnapshots } from './snapshots.ts'
 
 /** As large as virt-inspector takes them. */
 const DPKG_STATUS_MAX = 50_000_000
@@ -31,7 +32,9 @@ export async function listSystems(
   options: SystemsOptions,
 ): Promise<OperatingSystem[]> {
   const systems: OperatingSystem[] = []
-  for (const root of (await daemon.inspectOs()).slice(0, PARTS_MAX)) {
+  const { kept, snapshots } = foldSnapshots((await daemon.inspectOs()).slice(0, PARTS_MAX))
+  for (const [device, count] of snapshots) options.warn(`${count} snapshots of the system on ${device} are not listed`)
+  for (const root of kept) {
     systems.push(await readSystem(daemon, devices, root, options))
   }
   return systems
