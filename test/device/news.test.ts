@@ -63,14 +63,14 @@ class Scene {
     this.sender = new ControlSender(this.#queue, new Batch(), notes, 'cols-rows', work, () => () => {})
     this.sender.reset(true)
     this.sender.deviceReady(true)
-    const { availIdx } = SplitRing.prototype
+    // oxlint-disable-next-line typescript/unbound-method -- called with its ring below
+    const real = SplitRing.prototype.availIdx
+    const race = (): void => this.race()
     vi.spyOn(SplitRing.prototype, 'availIdx').mockImplementation(function (this: SplitRing) {
-      const idx = availIdx.call(this)
-      scene.race()
+      const idx = real.call(this)
+      race()
       return idx
     })
-    // oxlint-disable-next-line typescript/no-this-alias, unicorn/no-this-assignment -- the ring has a this of its own
-    const scene = this
   }
 
   race(): void {
