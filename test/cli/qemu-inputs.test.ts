@@ -128,7 +128,7 @@ describe('names of VMs', () => {
   })
 
   it('such a run starts', async () => {
-    const args = ['-m', '128M', '-name', 'x'.repeat(40)]
+    const args = ['-m', '128M', '-name', `guest=${'x'.repeat(40)}`]
     for (const id of ['a', 'b'.repeat(40)])
       args.push('-device', `virtio-serial-pci,id=${id}`, '-chardev', `null,id=c${id}`, ...portOf(id))
     const { status, stderr } = await bench.run(args, { program: DROP_IN, env: own('') })

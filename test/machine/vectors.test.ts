@@ -46,10 +46,10 @@ it('six controllers and a network card on one vCPU all get their interrupts, and
     const node = await portNode(machine, `port.${i}`)
     const peer = connect(join(machine.folder, `p${i}.sock`))
     peer.on('error', () => {})
-    const answer = readBytes(peer, 6)
+    const answer = readBytes(peer, 7)
     const job = machine.spawn(`exec 3<>${node}; read -r line <&3; echo "$line." >&3`)
     peer.write('hello\n')
-    expect((await answer).toString()).toBe('hello.')
+    expect((await answer).toString()).toBe('hello.\n')
     await job.wait()
     peer.destroy()
   }
