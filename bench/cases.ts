@@ -125,3 +125,13 @@ export const KEEPER: Suite = makeSuite(
   ],
   ({ vectors }) => Rig.start('unkept', vectors),
 )
+
+/** What a vector for each queue gains (`ours`) against two for all, with 31 ports. */
+export const VECTORS: Suite = makeSuite(
+  [
+    guestToHost('vectors.g2h.64b', 64, 4 * MIB),
+    hostToGuest('vectors.h2g.bulk', 64 << 10, 64 * MIB),
+    roundTrip('vectors.rtt.64b', 64, TRIPS),
+  ],
+  () => Rig.start('shared'),
+)

@@ -17,6 +17,8 @@ import { peerProgram, startPeer, type PeerResult } from './peer.ts'
 import { stopDevice } from './wait.ts'
 
 const MEMORY = '512M'
+/** One for each queue of 31 ports and of control, and one for changes of the configuration. */
+const VECTORS_ALL = 65
 const ADDRESS = '10.0.2.100:1234'
 const NETWORK_GUEST: GuestOptions = {
   modules: [...VIRTIO_MODULES, 'virtio_net'],
@@ -36,9 +38,10 @@ export class Rig implements BenchRig {
 
   /**
    * `theirs`: QEMU's own device, or a connection over its user networking, which has no console. Or a device of ours
-   * like the other one, which has a keeper then, without a keeper and a console. `vectors`: the same for both.
+   * like the other one without a console: `unkept` without a keeper, which the other has then; `shared` with two vectors
+   * where the other has one for each queue. `vectors`: the same for both.
    */
-  static async start(theirs: 'device' | 'usernet' | 'unkept' = 'device', vectors?: number): Promise<Rig> {
+  static async start(theirs: 'device' | 'usernet' | 'unkept' | 'shared' = 'device', vectors?: number): Promise<Rig> {
     const network = theirs === 'usernet'
     const qemu = await ensureQemu()
     const kernel = await ensureKernel('6.1')
@@ -47,11 +50,11 @@ export class Rig implements BenchRig {
     const ours = join(folder, 'ours.sock')
     const socket = join(folder, 'theirs.sock')
     const devices: StartedDevice[] = []
-    const start = async (name: string, ports: string[], keeper: boolean): Promise<string[]> => {
+    const start = async (name: string, ports: string[], keeper: boolean, own = vectors): Promise<string[]> => {
       const device = await startDevice(
         {
           stateDir: join(folder, name),
-          vms: [{ ports, ...(vectors === undefined ? {} : { vectors }) }],
+          vms: [{ ports, ...(own === undefined ? {} : { vectors: own }) }],
           exitWith: 'parent',
           logLevel: 'warn',
         },
@@ -62,12 +65,12 @@ export class Rig implements BenchRig {
     }
     try {
       const ports = [`unix:${ours},name=bench.ours`, `unix:${consoleOf(ours)},name=hvc.ours,console=on`]
-      const ourArgs = await start('ours', ports, theirs === 'unkept')
+      const ourArgs = await start('ours', ports, theirs === 'unkept', theirs === 'shared' ? VECTORS_ALL : vectors)
       const theirArgs = network
         ? networkArgs(socket)
         : theirs === 'device'
           ? deviceArgs(socket, vectors)
-          : await start('theirs', [`unix:${socket},name=bench.qemu`], false)
+          : await start('theirs', [`unix:${socket},name=bench.qemu`], false, theirs === 'shared' ? 2 : vectors)
       const machine = await Machine.boot({
         qemu: qemu.path,
         kernel,

@@ -1,5 +1,5 @@
 /** All that can be measured, in the order in which it is. */
-import { END_TO_END, KEEPER } from './cases.ts'
+import { END_TO_END, KEEPER, VECTORS } from './cases.ts'
 import type { CaseInfo, Suite } from './case.ts'
 import { GUEST } from './guest.ts'
 import { NATIVE } from './native.ts'
@@ -16,6 +16,7 @@ export const SUITES: readonly Suite[] = [
   USERNET,
   USERNET_LINK,
   KEEPER,
+  VECTORS,
   GUEST,
   SCALE_PORTS,
   SCALE_VMS,
