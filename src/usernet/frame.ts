@@ -117,6 +117,7 @@ export class FrameReader {
   /** Looking for a greeting: there is no session. */
   #lost = true
   #tag = 0
+  #stopped = false
 
   constructor(end: 'host' | 'guest', sink: ReaderSink) {
     this.#sink = sink
@@ -136,18 +137,25 @@ export class FrameReader {
     this.#have = 0
   }
 
-  push(chunk: Buffer): void {
-    let at = 0
-    while (at < chunk.length) {
+  /** Takes the chunk from `at` on, up to the frame at which `stop` was called; returns how far it came. */
+  push(chunk: Buffer, at = 0): number {
+    this.#stopped = false
+    while (at < chunk.length && !this.#stopped) {
       if (this.#lost) at = this.#hunt(chunk, at)
       else if (this.#have === 0 && chunk[at] === 0) at++
       else at = this.#collect(chunk, at)
     }
+    return at
+  }
+
+  /** Called by the sink: nothing more for now. */
+  stop(): void {
+    this.#stopped = true
   }
 
   /** Byte by byte: nothing is lost here but time, and that only while there is no session. */
   #hunt(chunk: Buffer, at: number): number {
-    while (at < chunk.length) {
+    while (at < chunk.length && !this.#stopped) {
       const have = this.#have
       if (have < this.#magic.length) {
         if (have === 0) {

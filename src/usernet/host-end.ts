@@ -15,6 +15,7 @@ import { VirtioPci } from '../device/pci/virtio-pci.ts'
 import { attachLoopback } from '../driver/attach/loopback.ts'
 import { ConsoleDriver } from '../driver/console.ts'
 import type { DriverPortEvent } from '../driver/port-settings.ts'
+import { Turn, type Waiting } from '../driver/turn.ts'
 import { describeError } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { Watch } from '../ffi/poll.ts'
@@ -23,12 +24,18 @@ import type { Log } from '../log.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
 import { recallFd, type Store } from '../store.ts'
 import { WINDOW } from './channel.ts'
-import { encodeWelcome, FrameReader, makeTag, NONCE_LEN, PAD_LEN, VERSION, type Hello } from './frame.ts'
+import { encodeWelcome, FRAME, FrameReader, makeTag, NONCE_LEN, PAD_LEN, VERSION, type Hello } from './frame.ts'
 import { HostLink } from './host-link.ts'
 import { LinkFault, LOOPBACK_DRIVER, WINDOW_MAX, WINDOW_MIN } from './link.ts'
 
 /** A connection that ends before this was somebody who looked whether the socket is alive. */
 const VMM_MS = 100
+/** Between two starts of a session, each of which sets up all queues: a program of the guest may say HELLO without end. */
+const HELLO_MS = 250
+/** What frames cost of a turn, in bytes; one that opens or closes a port is told to the device and its peers. */
+const FRAME_COST = 16 << 10
+const OPEN_COST = 64 << 10
+const CHANNEL_COST = 1 << 10
 /** Complaints about a guest that breaks its sessions, per connection; the log is not its to fill. */
 const COMPLAINTS_MAX = 20
 
@@ -50,6 +57,16 @@ export class UsernetServer {
   readonly #watch: Watch
   readonly #driver: ConsoleDriver
   readonly #reader: FrameReader
+  readonly #turn = new Turn(setImmediate)
+  readonly #rest: Waiting = { waits: false, run: () => this.#feed() }
+  /** What has come and waits for its turn, from `#at` on. */
+  #chunk: Buffer | undefined
+  #at = 0
+  /** The last HELLO, which is acted on when its time has come. */
+  #hello: Hello | undefined
+  #helloTimer: NodeJS.Timeout | undefined
+  #started = -HELLO_MS
+  #starts = 0
   #socket: Socket | undefined
   #link: HostLink | undefined
   #attached = false
@@ -73,7 +90,7 @@ export class UsernetServer {
     })
     this.#reader = new FrameReader('host', {
       greeted: (hello) => this.#greeted(hello),
-      frame: (type, channel, payload) => this.#guarded(() => this.#link?.receive(type, channel, payload)),
+      frame: (type, channel, payload) => this.#frame(type, channel, payload),
       broken: (reason) => this.#fault(reason),
     })
     this.#listener = listenKept(options.path, options.store)
@@ -93,6 +110,7 @@ export class UsernetServer {
     this.#closed = true
     this.#watch.close()
     this.#listener.close()
+    this.#forgetHello()
     this.#endSession()
     this.#socket?.destroy()
   }
@@ -132,16 +150,20 @@ export class UsernetServer {
   #take(fd: number): Socket {
     const socket = new Socket({ fd })
     this.#socket = socket
-    this.#complaints = 0
+    this.#complaints = this.#starts = 0
     socket.on('data', (chunk: Buffer) => {
       this.#attach()
-      this.#reader.push(chunk)
+      this.#chunk = chunk
+      this.#at = 0
+      this.#feed()
     })
     socket.on('drain', () => this.#guarded(() => this.#link?.drained()))
     socket.on('error', () => {})
     socket.on('close', () => {
       this.#options.store?.scope('vmm').forget('connection')
       this.#socket = undefined
+      this.#chunk = undefined
+      this.#forgetHello()
       this.#endSession()
       this.#reader.reset()
       if (!this.#attached) return
@@ -159,11 +181,56 @@ export class UsernetServer {
     this.#options.onAttach?.()
   }
 
-  /** A guest end has started: all that was before is over. */
-  #greeted({ version, window, nonce }: Hello): void {
-    const { log, device } = this.#options
-    const socket = this.#socket!
+  /** Takes what has come as far as the turn goes; QEMU waits for the rest. */
+  #feed(): void {
+    const [chunk, socket] = [this.#chunk, this.#socket]
+    if (!chunk || !socket) return
+    if (!this.#turn.over) this.#at = this.#reader.push(chunk, this.#at)
+    if (this.#socket !== socket || this.#chunk !== chunk) return
+    if (this.#at === chunk.length) {
+      this.#chunk = undefined
+      if (socket.isPaused()) socket.resume()
+      return
+    }
+    socket.pause()
+    this.#turn.wait(this.#rest)
+  }
+
+  #spend(cost: number): void {
+    this.#turn.spend(cost)
+    if (this.#turn.over) this.#reader.stop()
+  }
+
+  #frame(type: number, channel: number, payload: Buffer): void {
+    this.#spend(FRAME_COST + payload.length)
+    if (type === FRAME.OPEN) this.#spend(OPEN_COST)
+    else if (type === FRAME.BYE) this.#spend((this.#link?.channels.size ?? 0) * CHANNEL_COST)
+    this.#guarded(() => this.#link?.receive(type, channel, payload))
+  }
+
+  /** A guest end has started: all that was before is over. The last one counts, and it has to wait for its time. */
+  #greeted(hello: Hello): void {
+    this.#spend(FRAME_COST)
     this.#endSession()
+    this.#reader.reset()
+    this.#hello = hello
+    const due = Math.max(0, this.#started + HELLO_MS - performance.now())
+    this.#helloTimer ??= setTimeout(() => this.#start(), due)
+  }
+
+  #forgetHello(): void {
+    clearTimeout(this.#helloTimer)
+    this.#helloTimer = this.#hello = undefined
+  }
+
+  #start(): void {
+    const hello = this.#hello
+    this.#forgetHello()
+    const socket = this.#socket
+    if (!hello || !socket) return
+    this.#started = performance.now()
+    const { version, window, nonce } = hello
+    const { log, device } = this.#options
     const tag = makeTag(randomBytes(4).readUInt32LE(0))
     const welcome = this.#welcome(nonce, tag)
     if (window < WINDOW_MIN || window > WINDOW_MAX) return this.#fault(`a window of ${window} bytes`)
@@ -177,7 +244,7 @@ export class UsernetServer {
       send: (bytes: Uint8Array) => void socket.write(bytes),
     }
     this.#link = new HostLink(stream, tag, window, device)
-    log.info(`${this.path}: the guest end has connected`)
+    if (this.#starts++ < COMPLAINTS_MAX) log.info(`${this.path}: the guest end has connected`)
     this.#driver.start()
   }
 

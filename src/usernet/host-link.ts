@@ -26,6 +26,8 @@ export class HostLink extends Link {
   /** Channels that a guest program has open. */
   readonly #opened = new Set<LinkChannel>()
   #silent = false
+  /** There is a port to tell of, or a size. */
+  #news = false
 
   constructor(stream: LinkStream, tag: number, window: number, device: ConsoleDevice) {
     super(stream, tag, window)
@@ -38,7 +40,7 @@ export class HostLink extends Link {
     if (event === 'added') return this.#add(port)
     const shown = this.#shown.get(port)
     if (!shown) return
-    if (event === 'resized') shown.resized = true
+    if (event === 'resized') shown.resized = this.#news = true
     else if (event === 'host-open') shown.channel.setLocalOpen(true)
     else if (event === 'host-close') this.#hostClosed(shown)
     else if (event === 'removed' || event === 'broken' || event === 'stopped') this.#remove(shown)
@@ -49,6 +51,7 @@ export class HostLink extends Link {
     if (this.exhausted) throw new LinkFault('no channel number is free any more')
     const channel = this.newChannel(this.next, true)
     this.#shown.set(port, { channel, port, told: false, resized: false })
+    this.#news = true
     port.attach((end) => channel.bind(end))
     channel.setLocalOpen(port.hostOpen)
     this.pump()
@@ -72,7 +75,7 @@ export class HostLink extends Link {
   }
 
   protected override announce(): void {
-    for (const shown of this.#shown.values()) {
+    for (const shown of this.#news ? this.#shown.values() : []) {
       if (this.room <= 0) return
       const { number } = shown.channel
       if (!shown.told) {
@@ -87,6 +90,7 @@ export class HostLink extends Link {
       bytes.writeUInt16LE(size.rows, 2)
       this.say(FRAME.SIZE, number, bytes)
     }
+    this.#news = false
     while (this.#gone.length > 0 && this.room > 0) this.say(FRAME.REMOVE, this.#gone.shift()!)
   }
 

@@ -280,7 +280,7 @@ async function talkTo(socket: Socket, hello: Partial<Hello> = {}): Promise<Welco
     frame: () => {},
     broken: () => {},
   })
-  const take = (chunk: Buffer): void => reader.push(chunk)
+  const take = (chunk: Buffer): void => void reader.push(chunk)
   socket.on('data', take)
   socket.write(Buffer.alloc(PAD_LEN))
   socket.write(encodeHello({ version: VERSION, window: WINDOW, nonce, ...hello }))
