@@ -7,11 +7,14 @@
  */
 
 import { spawn, type ChildProcess } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { VmchannelError } from '../errors.ts'
 import type { BackendEvents, ClipboardBackend, ClipboardOffer } from './backend.ts'
 import { runTool } from './run-tool.ts'
 import type { MimeType, Selection } from './wire.ts'
 
+/** Between two starts for one selection: the guest says how often something is copied there. */
+const START_MS = 250
 /** A tool that ends sooner than this with an error cannot do its work at all. */
 const SOON_MS = 500
 
@@ -36,10 +39,20 @@ export interface ClipboardTool {
 }
 
 interface State {
-  /** The tool that owns the selection for the guest. */
+  /** The tool that owns the selection for the guest, and the one before it, which may be ending. */
   owner: ChildProcess | undefined
+  before: ChildProcess | undefined
+  /** What is to be owned next; the last one counts. Undefined: nothing. */
+  wish: ClipboardOffer | undefined
+  /** Fulfils wishes, one at a time. */
+  work: Promise<void> | undefined
+  started: number
   /** Counts changes, so that what is overtaken stops. */
   change: number
+}
+
+function newState(): State {
+  return { owner: undefined, before: undefined, wish: undefined, work: undefined, started: -START_MS, change: 0 }
 }
 
 export class ToolClipboard implements ClipboardBackend {
@@ -47,8 +60,8 @@ export class ToolClipboard implements ClipboardBackend {
   readonly types: readonly MimeType[]
   readonly #tool: ClipboardTool
   readonly #states: Record<Selection, State> = {
-    clipboard: { owner: undefined, change: 0 },
-    primary: { owner: undefined, change: 0 },
+    clipboard: newState(),
+    primary: newState(),
   }
   #events: BackendEvents | undefined
   #limit = 0
@@ -72,12 +85,39 @@ export class ToolClipboard implements ClipboardBackend {
 
   async offer(selection: Selection, offer: ClipboardOffer | undefined): Promise<void> {
     const state = this.#states[selection]
-    const change = ++state.change
-    const type = this.types.find((one) => offer?.types.includes(one))
-    if (!offer || type === undefined) return this.#letGo(state)
-    const bytes = await offer.read(type)
-    if (!this.#events || state.change !== change) return
-    this.#own(selection, type, bytes)
+    state.change++
+    state.wish = offer && this.#typeOf(offer) !== undefined ? offer : undefined
+    if (!state.wish) return this.#letGo(state)
+    await (state.work ??= this.#fulfil(selection).finally(() => (state.work = undefined)))
+  }
+
+  #typeOf(offer: ClipboardOffer): MimeType | undefined {
+    return this.types.find((one) => offer.types.includes(one))
+  }
+
+  /** Content is fetched, and a tool is started, for the last wish only, and not more often than START_MS. */
+  async #fulfil(selection: Selection): Promise<void> {
+    const state = this.#states[selection]
+    for (let wish = state.wish; wish && this.#events; wish = state.wish) {
+      const pause = state.started + START_MS - performance.now()
+      if (pause > 0) {
+        await sleep(pause, undefined, { ref: false })
+        continue
+      }
+      const type = this.#typeOf(wish)!
+      let bytes: Uint8Array
+      try {
+        bytes = await wish.read(type)
+      } catch (error) {
+        if (state.wish !== wish) continue
+        state.wish = undefined
+        throw error
+      }
+      if (!this.#events || state.wish !== wish) continue
+      state.wish = undefined
+      state.started = performance.now()
+      this.#own(selection, type, bytes)
+    }
   }
 
   #own(selection: Selection, type: MimeType, bytes: Uint8Array): void {
@@ -100,6 +140,8 @@ export class ToolClipboard implements ClipboardBackend {
       else failed(`ended with status ${status}`)
     })
     // It ends by itself when the new one has taken over; one that does not must not stay.
+    state.before?.kill()
+    state.before = before
     if (before) setTimeout(() => before.kill(), 5000).unref()
   }
 
@@ -111,7 +153,7 @@ export class ToolClipboard implements ClipboardBackend {
 
   #letGo(state: State): void {
     const { owner } = state
-    state.owner = undefined
+    state.owner = state.wish = undefined
     owner?.kill()
   }
 
