@@ -26,11 +26,13 @@ beforeEach(() => {
   rig = new LinkRig()
   frames = worst = starts = 0
   watching = true
+  // oxlint-disable-next-line unbound-method -- called with a link
   const receive = Link.prototype.receive
   vi.spyOn(Link.prototype, 'receive').mockImplementation(function count(this: Link, ...args) {
     worst = Math.max(worst, ++frames)
     return receive.apply(this, args)
   })
+  // oxlint-disable-next-line unbound-method -- called with a driver
   const start = ConsoleDriver.prototype.start
   vi.spyOn(ConsoleDriver.prototype, 'start').mockImplementation(function count(this: ConsoleDriver) {
     starts++
