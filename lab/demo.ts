@@ -20,6 +20,8 @@ import { startVmtest, vmtest } from './vmtest.ts'
 
 const BYTES = 32 << 20
 const DEVICE = '/dev/vmch0'
+/** For the boot and for each transfer, which take seconds: a busy or small machine emulates slowly. */
+const PATIENCE_MS = 300_000
 const CLI = join(repoRoot(), 'dist/src/cli/main.js')
 
 interface Options {
@@ -51,6 +53,7 @@ async function demo({ json, interactive }: Options): Promise<void> {
     machine = await Machine.boot({
       qemu: qemu.path,
       kernel,
+      bootTimeout: PATIENCE_MS,
       guest: {
         files: {
           [helper.path]: { text: helper.text, mode: helper.mode },
@@ -124,11 +127,11 @@ function take(peer: Socket, len: number): Promise<{ sha256: string; ms: number }
 async function guestToHost(machine: Machine, path: string): Promise<string> {
   const peer = await dial(path)
   const exact = take(peer, BYTES)
-  const { sha256 } = await vmtest(machine, 'source', [DEVICE, BYTES, '32k'], 120_000)
+  const { sha256 } = await vmtest(machine, 'source', [DEVICE, BYTES, '32k'], PATIENCE_MS)
   check('guest to host', sha256, (await exact).sha256)
   // Once more without a checksum in the guest, whose emulated processor is slow at it.
   const fast = take(peer, BYTES)
-  await vmtest(machine, 'source', [DEVICE, BYTES, '32k', 1, '--no-hash'], 120_000)
+  await vmtest(machine, 'source', [DEVICE, BYTES, '32k', 1, '--no-hash'], PATIENCE_MS)
   const { ms } = await fast
   peer.destroy()
   return report(sha256, ms)
@@ -139,11 +142,11 @@ async function hostToGuest(machine: Machine, path: string): Promise<string> {
   const peer = await dial(path)
   const exact = await startVmtest(machine, 'sink', [DEVICE, BYTES])
   peer.write(bytes)
-  const { sha256 } = await exact.result(120_000)
+  const { sha256 } = await exact.result(PATIENCE_MS)
   check('host to guest', createHash('sha256').update(bytes).digest('hex'), sha256)
   const fast = await startVmtest(machine, 'sink', [DEVICE, BYTES, '64k', '--no-hash'])
   peer.write(bytes)
-  const { ns } = await fast.result(120_000)
+  const { ns } = await fast.result(PATIENCE_MS)
   peer.destroy()
   return report(sha256, ns / 1e6)
 }
