@@ -169,7 +169,8 @@ function* inOrder(all: readonly Progress[], repeats: number): Generator<Progress
     let next = at + 1
     while (word !== undefined && all[next]?.step.repeats === word) next++
     const group = all.slice(at, next)
-    for (let i = 0; i === 0 || (word !== undefined && i < repeats && group.some(({ done }) => !done)); i++) yield* group
+    const most = word === undefined ? 1 : repeats
+    for (let i = 0; i < most && (i === 0 || group.some(({ done }) => !done)); i++) yield* group
     at = next
   }
 }

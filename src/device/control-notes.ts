@@ -1,7 +1,8 @@
 /**
  * What the guest was told of each port, in the ledger: a successor goes on telling. Used by control.ts.
  *
- * Saved when what is told lies in the ring, before it is published: a successor publishes it.
+ * Each message is noted before it is put into the ring, with the position that the queue has then: a successor sees from
+ * the queue whether it was said. All of them are saved before they are published, which a successor does.
  */
 
 import type { Ledger } from '../mem/ledger.ts'
@@ -53,6 +54,8 @@ export class ControlNotes {
   readonly #sizes: Uint32Array
   /** A message of the guest whose buffer is going back, and that is not done yet: see `begin`. */
   readonly #message: Uint32Array
+  /** What is true of a port once a message to the driver is in the ring: see `say`. */
+  readonly #saying: Uint32Array
   /** What another process has left is still to be read. */
   #unread: boolean
   /** What is there was not written by this process. */
@@ -61,7 +64,8 @@ export class ControlNotes {
   constructor(maxPorts: number, ledger: Ledger) {
     this.#flags = ledger.u32(maxPorts + 1)
     this.#sizes = ledger.u32(maxPorts)
-    this.#message = ledger.u32(3)
+    this.#message = ledger.u32(4)
+    this.#saying = ledger.u32(4)
     this.#unread = ledger.resumed
   }
 
@@ -72,22 +76,32 @@ export class ControlNotes {
     for (const id of this.#whole ? this.#flags.keys() : changed) {
       if (id === last) continue
       const port = ports[id]
-      let flags = 0
-      if (port) {
-        flags = PRESENT
-        for (let i = 0; i < FLAGS.length; i++) if (port[FLAGS[i]!]) flags |= 1 << i
-        this.#sizes[id] = port.size ? port.size.cols | (port.size.rows << 16) : 0
-      }
-      this.#flags[id] = flags
+      if (port) this.#sizes[id] = port.size ? port.size.cols | (port.size.rows << 16) : 0
+      this.#flags[id] = port ? flagsOf(port) : 0
     }
     this.#flags[last] = all
+    this.#saying[0] = 0
     this.#whole = false
   }
 
-  /** Brings `ports`, which have been added as new ones, to where they were; returns what was given to `save`. */
-  resume(ports: (PortNews | undefined)[]): number {
+  /** Before a message about a port is put into the ring; `next` is the queue's position then, `port` what is true then. */
+  say(id: number, port: PortNews, next: number): void {
+    this.#saying[0] = 0
+    this.#saying[1] = id
+    this.#saying[2] = flagsOf(port)
+    this.#saying[3] = next
+    this.#saying[0] = 1
+  }
+
+  /**
+   * Brings `ports`, which have been added as new ones, to where they were; returns what was given to `save`. `next` is the
+   * queue's position.
+   */
+  resume(ports: (PortNews | undefined)[], next: number): number {
     this.#unread = false
     const last = this.#flags.length - 1
+    const [valid, said, news, at] = this.#saying
+    if (valid === 1 && at === next && said! < last) this.#flags[said!] = news!
     for (let id = 0; id < last; id++) {
       const flags = this.#flags[id]!
       const now = ports[id]
@@ -111,12 +125,17 @@ export class ControlNotes {
   /** The driver starts from nothing: whatever was left does not count. */
   reset(): void {
     this.#unread = false
+    this.#saying[0] = this.#message[2] = 0
   }
 
-  /** Before the buffer of a message goes back. It is done again where it is not `done`: nothing was told for it yet. */
-  begin(id: number, event: number, value: number): void {
+  /**
+   * Before the buffer of a message goes back; `next` is the queue's position then. It is done again where it is not
+   * `done`: nothing was told for it yet.
+   */
+  begin(id: number, event: number, value: number, next: number): void {
     this.#message[0] = id
     this.#message[1] = event | (value << 16)
+    this.#message[3] = next
     this.#message[2] = 1
   }
 
@@ -124,12 +143,18 @@ export class ControlNotes {
     this.#message[2] = 0
   }
 
-  /** The message that the process before did not get done. */
-  undone(): { id: number; event: number; value: number } | undefined {
-    if (this.#message[2] !== 1) return undefined
+  /** The message that the process before did not get done; not one that is in the ring still. */
+  undone(next: number): { id: number; event: number; value: number } | undefined {
+    if (this.#message[2] !== 1 || this.#message[3] !== next) return undefined
     const [id, word] = [this.#message[0]!, this.#message[1]!]
     return { id, event: word & 0xffff, value: word >>> 16 }
   }
+}
+
+function flagsOf(port: PortNews): number {
+  let flags = PRESENT
+  for (let i = 0; i < FLAGS.length; i++) if (port[FLAGS[i]!]) flags |= 1 << i
+  return flags
 }
 
 function farewell(): PortNews {

@@ -75,7 +75,8 @@ export class ControlReceiver {
           const cost = costOf(batch.list.looked, 1, 0)
           const len = batch.list.copyTo(this.#bytes)
           const message = decodeControl(this.#bytes.subarray(0, len))
-          if (message) this.#notes.begin(message.id, message.event, message.value)
+          const next = (queue.next + 1) & 0xffff
+          if (message) this.#notes.begin(message.id, message.event, message.value, next)
           // All of it, even where it has more bytes than the list.
           queue.complete(batch, batch.lens[0]!)
           if (queue.flush()) this.#owner.interrupt(queue)
@@ -91,7 +92,7 @@ export class ControlReceiver {
 
   /** Does what the process before did not. */
   resume(): void {
-    const message = this.#notes.undone()
+    const message = this.#notes.undone(this.#queue.next)
     if (message) this.#act(message)
   }
 

@@ -106,7 +106,7 @@ export class ControlSender {
 
   /** What another process has told the driver. Ports that are there have been added again, by `add`. */
   resume(pump: () => void): void {
-    const all = this.#notes.resume(this.#ports)
+    const all = this.#notes.resume(this.#ports, this.#queue.next)
     this.#sizeNegotiated = (all & 4) !== 0
     if (all & 2) this.#restore(pump)
     this.#driverReady = (all & 1) !== 0
@@ -245,8 +245,7 @@ export class ControlSender {
         const message = port && this.#driverReady && nextNews(id, port, this.#restoring, this.#sizeOrder)
         if (!message) break
         // Whether there was a buffer is known from here only: a moment later the guest may have given one back.
-        if (!this.#send(message.bytes)) return
-        message.done()
+        if (!this.#send(message.bytes, id, port, message.done)) return
         if (!port.exists && !port.owesRemove) this.#ports[id] = undefined
         this.#unsaved.add(id)
         this.sent++
@@ -306,8 +305,11 @@ export class ControlSender {
     this.#unsaved.add(id)
   }
 
-  /** Puts one message into one control receive buffer; false when there is none, or in this turn no time for it. */
-  #send(bytes: Uint8Array): boolean {
+  /**
+   * Puts one message about a port into one control receive buffer; false when there is none, or in this turn no time for
+   * it. `done` makes true what the driver knows then.
+   */
+  #send(bytes: Uint8Array, id: number, port: PortNews, done: (this: void) => void): boolean {
     const batch = this.#batch
     while (this.#budget > 0) {
       const room = this.#queue.gather(batch, 'writable', 1, 1)
@@ -316,7 +318,10 @@ export class ControlSender {
       if (room > 0) {
         this.#useless = 0
         if (room < bytes.length) this.truncated++
-        this.#queue.complete(batch, batch.list.copyFrom(bytes))
+        const len = batch.list.copyFrom(bytes)
+        done()
+        this.#notes.say(id, port, (this.#queue.next + 1) & 0xffff)
+        this.#queue.complete(batch, len)
         return true
       }
       // A buffer without a writable byte: back with it, the next may be better.

@@ -260,6 +260,10 @@ export class DeviceQueue {
     return this.#judgedIdx !== this.#publishedIdx
   }
 
+  /** Index of the first chain that is not consumed. */
+  get next(): number {
+    return this.#idx
+  }
   /** The index after the last published entry, for `excused`. */
   get published(): number {
     return this.#publishedIdx
@@ -313,7 +317,6 @@ export class DeviceQueue {
   get size(): number {
     return this.#size
   }
-
   /** Chains that are consumed, and of which the driver knows nothing yet. */
   get staged(): number {
     return (this.#idx - this.#publishedIdx) & 0xffff
@@ -329,7 +332,7 @@ export class DeviceQueue {
     this.#unpublished = 'none'
     this.#publishedIdx = this.#judgedIdx = ring.usedIdx()
     if (known && ((this.#idx - this.#publishedIdx) & 0xffff) <= ring.size) return
-    // Not what we left: the guest has written there, or it was on its way to another ring. It gets its own index, and what follows from it.
+    // Not what we left: the guest has written there, or it was on its way to another ring. It gets its own index.
     this.#idx = this.#publishedIdx
     this.#offset = 0
   }
