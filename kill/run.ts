@@ -15,6 +15,8 @@ const LOADED_MS = 60
 const STEP_MS = 30_000
 /** How often a step that can be done again is done in one life. */
 const REPEATS = 8
+/** Kills from one line about them to the next. */
+const NOTED = 50
 /** Most steps have so many stops or fewer. */
 const SAMPLE_STOPS = 40
 
@@ -143,6 +145,8 @@ async function live(
         const stops = await finish(rig, tracer, step)
         death = tracer.death
         advance(progress, plan, stops)
+        const points = all.reduce((sum, each) => sum + each.points, 0)
+        if (death && points % NOTED === 0) plan.note(`${points} kills`)
       } else if (step.successor) await takenOver(rig, rig.deaths + 1)
       await check(rig, { full: death !== undefined || (step.successor ?? false) })
     } catch (error) {

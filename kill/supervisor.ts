@@ -32,7 +32,7 @@ export async function killSupervisor(tracer: Tracer, plan: Plan): Promise<Report
     await run.life(async (rig, step, work) => {
       if (step !== point.step) return work()
       run.steps[step]!.points++
-      rig.expected = /the keeper has gone/
+      rig.expected = /keeper|supervisor/
       await tracer.trace(rig.device.pid)
       await tracer.idle(IDLE_MS)
       await tracer.arm(point.stop)
@@ -49,7 +49,8 @@ export async function killSupervisor(tracer: Tracer, plan: Plan): Promise<Report
 export async function stopSupervisor(plan: Plan): Promise<Report> {
   const run = new Run(plan)
   await run.life(async (rig, step, work) => {
-    if (LIFE[step]!.successor) return
+    const { sample } = plan
+    if (LIFE[step]!.successor || run.over || (sample > 0 && !rig.random.chance(sample))) return work()
     run.steps[step]!.points++
     process.kill(rig.device.pid, 'SIGSTOP')
     try {

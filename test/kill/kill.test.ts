@@ -1,4 +1,4 @@
-/** A short form of `npm run kill`: some points of two lives, drawn anew each time. Needs the build. */
+/** A short form of `npm run kill`: some points of one or two lives, drawn anew each time. Needs the build. */
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -22,9 +22,9 @@ describe('kills at system calls', () => {
   it('there is a build', () => expect(existsSync(MAIN)).toBe(true))
 
   it(`the device process, seed ${SEED}`, { timeout: 600_000 }, async () => {
-    const { failures, points } = await run('--sample', '40', '--lives', '2', '--seconds', '40')
+    const { failures, points } = await run('--sample', '40', '--lives', '2', '--seconds', '25')
     expect(failures).toEqual([])
-    expect(points).toBeGreaterThan(5)
+    expect(points).toBeGreaterThan(0)
     console.log(`${points} kills`)
   })
 
@@ -32,9 +32,9 @@ describe('kills at system calls', () => {
     'the supervisor is stopped for the time of a step: what was sent to it meanwhile counts',
     { timeout: 600_000 },
     async () => {
-      const { failures, points } = await run('--victim', 'stopped', '--seconds', '15')
+      const { failures, points } = await run('--victim', 'stopped', '--sample', '25', '--seconds', '10')
       expect(failures).toEqual([])
-      expect(points).toBeGreaterThan(5)
+      expect(points).toBeGreaterThan(0)
     },
   )
 })
