@@ -35,7 +35,7 @@ export interface StartedDevice {
   controlSocket: string
   vms: VmInfo[]
   process: ChildProcess
-  /** Standard input of the device process; with exitWith parent it ends when this does. */
+  /** With exitWith parent the device process ends when this does: its standard input, or a pipe beside its keeper's. */
   stdin: Writable
   /** Its log where `stderr` is a pipe. */
   stderr: Readable | null
@@ -46,18 +46,21 @@ export async function startDevice(config: DaemonConfig, options: StartOptions = 
   const { stderr = 'inherit', detached = false, signal, terminal, lifeline, keeper = false } = options
   if (signal?.aborted) throw aborted('starting the device process', signal)
   const stdio: (IOType | number)[] = ['pipe', 'pipe', stderr]
-  const inherited: Pick<DaemonConfig, 'terminal' | 'lifeline'> = {}
+  const inherited: Pick<DaemonConfig, 'terminal' | 'lifeline' | 'parent'> = {}
   if (terminal) inherited.terminal = { input: stdio.push(terminal.input) - 1, output: stdio.push(terminal.output) - 1 }
   if (lifeline !== undefined) inherited.lifeline = stdio.push(lifeline) - 1
+  // Node closes standard input of a child that has ended: of the keeper, whose device process goes on without it.
+  if (keeper && config.exitWith === 'parent') inherited.parent = stdio.push('pipe') - 1
   const child = spawn(process.execPath, [...DEVICE_FLAGS, entry(keeper ? 'keeper' : 'daemon')], {
     stdio,
     detached,
     env: cleanEnvironment(),
   })
-  const stdin = child.stdin as Writable
-  stdin.on('error', () => {}) // it ended before it read all: its exit says more
-  stdin.write(`${JSON.stringify({ ...config, ...inherited })}\n`)
-  if (config.exitWith !== 'parent') stdin.end()
+  const input = child.stdin as Writable
+  const stdin = inherited.parent === undefined ? input : (child.stdio[inherited.parent] as Writable)
+  for (const pipe of [input, stdin]) pipe.on('error', () => {}) // it ended before it read all: its exit says more
+  input.write(`${JSON.stringify({ ...config, ...inherited })}\n`)
+  if (config.exitWith !== 'parent' || stdin !== input) input.end()
   try {
     const answer = await readAnswer(child, options)
     if ('error' in answer) throw new VmchannelError(answer.error.code, answer.error.message, answer.error)

@@ -86,7 +86,7 @@ export class DeviceProcess {
 
   /** Whom to signal. */
   get pid(): number {
-    return this.#link ? process.ppid : process.pid
+    return this.#link?.pid ?? process.pid
   }
 
   get info(): ProcessInfo {

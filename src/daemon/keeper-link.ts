@@ -1,19 +1,30 @@
 /**
  * The device process's end of its keeper: the store in which everything is kept that a successor needs. Made by main.ts.
+ *
+ * A keeper that does not read (stopped, swapped out) holds nothing up: changes wait, of each name the latest, and the page
+ * that both share says that what the keeper has is old, so that nobody takes over from that. When it reads again it is
+ * told the rest, and all is as before.
  */
 
 import { ftruncateSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { createMemfd, SharedMapping } from '../ffi/mmap.ts'
-import { waitReadable, waitWritable } from '../ffi/rw.ts'
-import { PacketReader, sendPacket, type Operation } from '../keeper/channel.ts'
+import { waitReadable } from '../ffi/rw.ts'
+import { PacketReader, type Operation, type Packet } from '../keeper/channel.ts'
+import { ChannelEnd } from '../keeper/channel-end.ts'
+import { StatusPage } from '../keeper/status-page.ts'
+import type { Log } from '../log.ts'
 import { Ledger, LEDGER_LEN } from '../mem/ledger.ts'
 import { recallFd, type Kept, type Store } from '../store.ts'
+import type { DaemonConfig } from './protocol.ts'
 
+/** The keeper does nothing else: who is silent for this long while it says what it has never goes on. */
 const START_MS = 10_000
-/** The keeper does nothing else; who does not read for this long never will. */
-const PATIENCE_MS = 2000
+/** How long a change may hold up the device where the channel is full: a burst, and the keeper is at it. */
+const PATIENCE_MS = 10
+/** After this it is worth a line in the log. */
+const SLOW_MS = 2000
 
 export interface Inheritance {
   /** How many processes there were before this one. */
@@ -25,31 +36,43 @@ export interface Inheritance {
 
 export class KeeperLink implements Store {
   readonly inheritance: Inheritance
-  readonly #fd: number
+  readonly #place: NonNullable<DaemonConfig['keeper']>
+  readonly #log: Log
+  readonly #page: StatusPage
+  readonly #channel: ChannelEnd
   readonly #left = new Map<string, Kept>()
-  readonly #onGone: () => void
-  #gone = false
+  /** Names of what the keeper has. */
+  readonly #held = new Set<string>()
+  #slow: NodeJS.Timeout | undefined
+  #toldSlow = false
 
-  /** Reads what was left; waits for it. `onGone` is called once, when the keeper turns out to be dead. */
-  constructor(fd: number, onGone: () => void) {
-    this.#fd = fd
-    this.#onGone = onGone
-    const reader = new PacketReader()
-    const deadline = performance.now() + START_MS
-    for (;;) {
-      const packet = reader.read(fd)
-      if (packet === null || performance.now() > deadline)
-        throw new VmchannelError('ERR_VMCHANNEL_INTERNAL', 'the keeper does not say what it has')
-      if (packet === undefined) waitReadable(fd, START_MS)
-      else if (packet.operation === 'E') {
-        this.inheritance = JSON.parse(packet.note) as Inheritance
-        return
-      } else this.#left.set(packet.name, { note: packet.note, fds: packet.fds })
-    }
+  /** Reads what was left; waits for it. */
+  constructor(place: NonNullable<DaemonConfig['keeper']>, log: Log) {
+    this.#place = place
+    this.#log = log
+    this.#page = new StatusPage(place.page)
+    closeFd(place.page)
+    this.inheritance = readLeft(place.channel, this.#left)
+    for (const name of this.#left.keys()) this.#held.add(name)
+    this.#channel = new ChannelEnd(
+      place.channel,
+      {
+        packet: ({ operation }) => operation === 'P' && this.#post('!P', 'P'),
+        ended: () => this.#gone(),
+        waiting: (on) => this.#waiting(on),
+        sent: (packet) => this.#sent(packet),
+      },
+      { copies: true, patienceMs: PATIENCE_MS },
+    )
   }
 
   get resumed(): boolean {
     return this.inheritance.restarts > 0
+  }
+
+  /** Whom to signal: the keeper, as long as it is there. */
+  get pid(): number {
+    return this.#channel.closed ? process.pid : this.#place.pid
   }
 
   /** Everything is running again: what nobody has recalled is let go of. */
@@ -59,7 +82,7 @@ export class KeeperLink implements Store {
       this.forget(name)
     }
     this.#left.clear()
-    this.#send('R', '')
+    this.#post('!R', 'R')
   }
 
   recall(name: string): Kept | undefined {
@@ -73,15 +96,16 @@ export class KeeperLink implements Store {
   }
 
   keep(name: string, fds: readonly number[], note = ''): void {
-    this.#send('K', name, note, fds)
+    this.#post(name, 'K', name, note, fds)
   }
 
   forget(name: string): void {
-    this.#send('F', name)
+    if (this.#held.has(name)) this.#post(name, 'F', name)
+    else this.#channel.drop(name)
   }
 
   clear(): void {
-    this.#send('C', '')
+    this.clearScope('')
   }
 
   scope(name: string): Store {
@@ -90,20 +114,59 @@ export class KeeperLink implements Store {
 
   /** Forgets all that begin with a prefix. */
   clearScope(prefix: string): void {
-    this.#send('C', prefix)
+    this.#channel.dropAll(prefix)
+    for (const name of this.#held) if (name.startsWith(prefix)) return this.#post(`!C${prefix}`, 'C', prefix)
   }
 
-  #send(operation: Operation, name: string, note = '', fds: readonly number[] = []): void {
-    const deadline = performance.now() + PATIENCE_MS
-    while (!this.#gone) {
-      const sent = sendPacket(this.#fd, operation, name, note, fds)
-      if (sent === 'sent') return
-      if (sent === 'full' && performance.now() < deadline) waitWritable(this.#fd, 1)
-      else {
-        this.#gone = true
-        this.#onGone()
-      }
+  #post(key: string, operation: Operation, name = '', note = '', fds: readonly number[] = []): void {
+    this.#channel.post(key, operation, name, note, fds)
+  }
+
+  #sent({ operation, name }: Packet): void {
+    if (operation === 'K') this.#held.add(name)
+    else if (operation === 'F') this.#held.delete(name)
+    else if (operation === 'C') for (const one of this.#held) if (one.startsWith(name)) this.#held.delete(one)
+  }
+
+  /** Before anything goes on that the keeper does not know: should this process die now, nobody may take over. */
+  #waiting(on: boolean): void {
+    this.#page.behind = on
+    clearTimeout(this.#slow)
+    if (on) {
+      this.#slow = setTimeout(() => {
+        this.#toldSlow = true
+        this.#log.warn(
+          `the keeper (process ${this.#place.pid}) does not read: until it does, the devices end if this process dies`,
+        )
+      }, SLOW_MS)
+      return
     }
+    if (this.#toldSlow) this.#log.warn('the keeper has read everything: another process takes over if this one dies')
+    this.#toldSlow = false
+  }
+
+  #gone(): void {
+    this.#page.behind = true
+    clearTimeout(this.#slow)
+    this.#held.clear()
+    this.#log.error('the keeper has gone: when this process dies, so does the device')
+  }
+}
+
+/** Puts what was left into `left`, up to the keeper's word that it was all. */
+function readLeft(fd: number, left: Map<string, Kept>): Inheritance {
+  const reader = new PacketReader()
+  for (;;) {
+    const packet = reader.read(fd)
+    if (packet === 'none' && waitReadable(fd, START_MS)) continue
+    if (packet === 'no room')
+      throw new VmchannelError('ERR_VMCHANNEL_INTERNAL', 'the limit of open files is too low for what the keeper has', {
+        hint: `${left.size} things were taken over before; see "ulimit -n" and "prlimit"`,
+      })
+    if (typeof packet === 'string')
+      throw new VmchannelError('ERR_VMCHANNEL_INTERNAL', 'the keeper does not say what it has')
+    if (packet.operation === 'E') return JSON.parse(packet.note) as Inheritance
+    left.set(packet.name, { note: packet.note, fds: packet.fds })
   }
 }
 

@@ -8,7 +8,7 @@
 import { writeSync } from 'node:fs'
 import { EXIT_CODES, VmchannelError, type ErrorCode } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
-import { duplicate, redirect, silence } from '../ffi/local-socket.ts'
+import { duplicate, exitNow, redirect, silence } from '../ffi/local-socket.ts'
 import { shortSlices } from '../ffi/slice.ts'
 import { SILENT } from '../log.ts'
 import { DeviceProcess } from './device-process.ts'
@@ -19,6 +19,7 @@ import { checkConfig } from './params.ts'
 import type { DaemonConfig, DaemonReady } from './protocol.ts'
 import { onInputEnd, readConfigText } from './stdin.ts'
 
+const FAILED = 70
 const CONNECT_TIMEOUT_MS = 60_000
 /** The least that the kernel gives: a turn of a round trip is about as long, the slices of others are much longer. */
 const SLICE_US = 100
@@ -27,17 +28,19 @@ async function main(): Promise<void> {
   const exit = new Exit(SILENT)
   // Kept away from the numbers that ports may use: nothing but the one line goes there.
   const answer = duplicate(1)
+  let log = SILENT
+  let link: KeeperLink | undefined
+  let supervised = false
   try {
+    // A spare loads what a takeover will need before it is one: files may be gone by then.
+    if (process.argv[2] === 'json') await import('pino')
     const config = checkConfig(await readConfigText())
+    supervised = config.keeper !== undefined
     takeStdio(config)
     shortSlices(SLICE_US)
-    const log = await openLog({ level: config.logLevel, format: config.logFormat ?? 'text' })
+    log = await openLog({ level: config.logLevel, format: config.logFormat ?? 'text' })
     let waiting: NodeJS.Timeout | undefined
-    const link =
-      config.keeper &&
-      new KeeperLink(config.keeper.channel, () =>
-        log.error('the keeper has gone: when this process dies, so does the device'),
-      )
+    link = config.keeper && new KeeperLink(config.keeper, log)
     if (link) exit.keep()
     const device = new DeviceProcess(log, link, {
       stop: () => exit.now(0),
@@ -47,7 +50,7 @@ async function main(): Promise<void> {
       },
     })
     exit.use(log, () => device.close())
-    if (config.exitWith === 'parent') onInputEnd(() => exit.now(0), config.keeper?.input)
+    if (config.exitWith === 'parent') onInputEnd(() => exit.now(0), config.parent)
     if (config.lifeline !== undefined) onInputEnd(() => exit.now(0), config.lifeline)
     await device.start(config)
     say(answer, {
@@ -67,17 +70,22 @@ async function main(): Promise<void> {
     const known = error instanceof VmchannelError
     const code: ErrorCode = known ? error.code : 'ERR_VMCHANNEL_INTERNAL'
     const message = known ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)
+    if (supervised && (!link || link.resumed)) {
+      // Nobody hears the answer of a successor. Nothing is removed: the next one may have more luck.
+      log.error(`cannot take over: ${message}${known && error.hint !== undefined ? `\n${error.hint}` : ''}`)
+      if (link) return exitNow(FAILED)
+    }
     say(answer, { error: { code, message, ...(known && error.hint !== undefined ? { hint: error.hint } : {}) } })
     exit.now(EXIT_CODES[code])
   }
 }
 
 /** The caller's pipes are let go of, and stand-ins for a stdio port put in their place. */
-function takeStdio({ exitWith, terminal, keeper }: DaemonConfig): void {
+function takeStdio({ exitWith, terminal, parent }: DaemonConfig): void {
   silence(1)
-  if (exitWith !== 'parent' || keeper?.input !== undefined) silence(0)
+  if (exitWith !== 'parent' || parent !== undefined) silence(0)
   if (!terminal) return
-  if (exitWith === 'parent' && keeper?.input === undefined)
+  if (exitWith === 'parent' && parent === undefined)
     throw new VmchannelError(
       'ERR_VMCHANNEL_USAGE',
       'configuration, terminal: standard input is the parent, it cannot be a port',

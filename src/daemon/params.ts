@@ -55,7 +55,10 @@ const config = v.strictObject({
   logFormat: v.optional(v.picklist(['text', 'json'])),
   terminal: v.optional(v.strictObject({ input: whole(0, 1023), output: whole(0, 1023) })),
   lifeline: v.optional(whole(3, 1023)),
-  keeper: v.optional(v.strictObject({ channel: whole(3, 1 << 20), input: v.optional(whole(3, 1 << 20)) })),
+  parent: v.optional(whole(3, 1023)),
+  keeper: v.optional(
+    v.strictObject({ channel: whole(3, 1 << 20), page: whole(3, 1 << 20), pid: whole(1, 2 ** 31 - 1) }),
+  ),
 })
 
 /** Throws VmchannelError with the place of the first thing that is wrong. */

@@ -166,7 +166,7 @@ export interface DaemonConfig {
   /** Default: control.sock in the state directory. */
   controlSocket?: string
   vms: (VmOptions & { ports: (string | PortSpec)[] })[]
-  /** `vmm`: end when the first VMM has come and gone. `parent`: end when standard input closes. `never`: on request. */
+  /** `vmm`: end when the first VMM has come and gone. `parent`: end when the parent's pipe does. `never`: on request. */
   exitWith: 'vmm' | 'parent' | 'never'
   /** With `vmm`: how long to wait for the first one. Default 60 s. */
   connectTimeoutMs?: number
@@ -180,8 +180,10 @@ export interface DaemonConfig {
    * ends before it has connected is noticed by it.
    */
   lifeline?: number
-  /** The keeper's channel, an inherited descriptor, and where its parent's pipe is with exitWith `parent`. */
-  keeper?: { channel: number; input?: number }
+  /** With exitWith `parent`: an inherited descriptor that ends with the parent. Default: standard input. */
+  parent?: number
+  /** The keeper's channel and the page that it shares, inherited descriptors, and its process id. */
+  keeper?: { channel: number; page: number; pid: number }
 }
 
 /** What a device process says on its standard output, one line, once. */

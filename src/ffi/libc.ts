@@ -42,6 +42,7 @@ export const EADDRINUSE: number = E['EADDRINUSE'] ?? 98
 export const ENOBUFS: number = E['ENOBUFS'] ?? 105
 export const ETOOMANYREFS = 109
 export const ENOTSOCK: number = E['ENOTSOCK'] ?? 88
+export const ECONNRESET: number = E['ECONNRESET'] ?? 104
 
 /** The error for a failed system call on `thing`; call it at once, it reads errno. */
 export function systemError(

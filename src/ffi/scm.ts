@@ -87,6 +87,8 @@ export class Receiver {
         if (code === EINTR) continue
         return -code
       }
+      // Where not one descriptor had a place there is no control data either: only the flag says so.
+      this.truncated = (words[NAME_WORDS.flags]! & MSG_CTRUNC) !== 0
       if (words[NAME_WORDS.controlLen] !== 0) this.#takeControl()
       return result
     }
@@ -94,7 +96,6 @@ export class Receiver {
 
   #takeControl(): void {
     const { words } = this.#header
-    this.truncated = (words[NAME_WORDS.flags]! & MSG_CTRUNC) !== 0
     const end = CONTROL + Math.min(words[NAME_WORDS.controlLen]!, CONTROL_SIZE)
     for (let at = CONTROL; at + CONTROL_HEADER <= end;) {
       const len = words[at / 4]!

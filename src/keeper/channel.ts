@@ -6,11 +6,12 @@
  * answered.
  */
 
-import { EAGAIN, ENOBUFS, ETOOMANYREFS } from '../ffi/libc.ts'
+import { closeFd, EAGAIN, ECONNRESET, ENOBUFS, ETOOMANYREFS } from '../ffi/libc.ts'
+import { receiveBytes } from '../ffi/local-socket.ts'
 import { Receiver, sendWithFds } from '../ffi/scm.ts'
 
-/** Keep, forget one, forget all that begin with, ready; and from the keeper: that is all. */
-export type Operation = 'K' | 'F' | 'C' | 'R' | 'E'
+/** Keep, forget one, forget all that begin with, ready; from the keeper: that is all; both ways: are you there, I am. */
+export type Operation = 'K' | 'F' | 'C' | 'R' | 'E' | 'P'
 
 export interface Packet {
   operation: Operation
@@ -37,18 +38,31 @@ export function sendPacket(
   return sent === -EAGAIN || sent === -ENOBUFS || sent === -ETOOMANYREFS ? 'full' : 'gone'
 }
 
+/** No packet has come; it is the last; the next one has descriptors, and this process has no room for them. */
+export type NoPacket = 'none' | 'end' | 'no room'
+
 export class PacketReader {
   readonly #bytes = new Uint8Array(new ArrayBuffer(PACKET_MAX))
   readonly #receiver: Receiver = new Receiver(this.#bytes)
+  readonly #rest = new Uint8Array(new ArrayBuffer(128))
 
-  /** The next packet; undefined where none has come; null at the end. */
-  read(fd: number): Packet | undefined | null {
-    const len = this.#receiver.receive(fd, 0, PACKET_MAX)
-    if (len === -EAGAIN) return undefined
-    if (len <= 0) return null
+  /** The next packet. It is looked at first and then taken out: one whose descriptors find no room stays where it is. */
+  read(fd: number): Packet | NoPacket {
+    const len = this.#receiver.receive(fd, 0, PACKET_MAX, true)
+    if (len === -EAGAIN) return 'none'
+    // The other end died with packets unread, which is said once, before the packets that it has sent.
+    if (len === -ECONNRESET) return this.read(fd)
+    if (len <= 0) return 'end'
+    const { fds, truncated } = this.#receiver
+    if (truncated) {
+      for (const one of fds) closeFd(one)
+      return 'no room'
+    }
+    // The kernel drops what does not fit into the buffer, and this message's copies of the descriptors.
+    receiveBytes(fd, this.#rest)
     const text = decoder.decode(this.#bytes.subarray(0, len))
     const end = text.indexOf('\n')
     const operation = text[0] as Operation
-    return { operation, name: text.slice(1, end), note: text.slice(end + 1), fds: this.#receiver.fds }
+    return { operation, name: text.slice(1, end), note: text.slice(end + 1), fds }
   }
 }
