@@ -79,8 +79,9 @@ export async function dial(end: ChardevEnd, options: DialOptions, signal?: Abort
   signal?.addEventListener('abort', abort, { once: true })
   try {
     if (signal?.aborted) slot.close()
-    // Without reconnecting there is one connection: the process before this one has had it.
-    if (!resumed || reconnectMs > 0) await attempt()
+    // Without reconnecting there is one connection: the process before this one has had it. With it nobody waits for it.
+    if (!resumed) await attempt()
+    else if (reconnectMs > 0) void attempt().catch(failed)
   } catch (error) {
     if (reconnectMs === 0 && !slot.closed) {
       slot.close()

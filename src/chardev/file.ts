@@ -20,7 +20,9 @@ export function openFile(spec: FileSpec, end: ChardevEnd, _signal?: AbortSignal,
   const left = recallFd(store, 'output')
   const label = formatChardevSpec(spec)
   // What was left is asked, and not its path: that may be gone.
-  const fifo = left === undefined ? isFifo(spec.path) : fstatSync(left).isFIFO()
+  const waited = store?.recall('fifo') !== undefined
+  const fifo = waited || (left === undefined ? isFifo(spec.path) : fstatSync(left).isFIFO())
+  if (fifo) store?.keep('fifo', [])
   const plain = O_CREAT | (spec.append ? O_APPEND : O_TRUNC)
   const flags = O_WRONLY | O_NONBLOCK | O_NOCTTY | (fifo ? 0 : plain)
   const output = new FileOutput(
@@ -30,7 +32,7 @@ export function openFile(spec: FileSpec, end: ChardevEnd, _signal?: AbortSignal,
   )
   let input = recallFd(store, 'input') ?? -1
   try {
-    if (spec.inputPath !== undefined && input === -1) {
+    if (spec.inputPath !== undefined && input === -1 && left === undefined && !waited) {
       // A fifo without a writer would be at its end at once: with both ways open it never is.
       input = open(spec.inputPath, (isFifo(spec.inputPath) ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOCTTY)
       store?.keep('input', [input])

@@ -13,33 +13,40 @@ import { formatChardevSpec, type PipeSpec } from './spec.ts'
 export function openPipe(spec: PipeSpec, end: ChardevEnd, _signal?: AbortSignal, store?: Store): Chardev {
   const label = formatChardevSpec(spec)
   const { path } = spec
+  const left = store?.recall('output')
+  if (left) {
+    const output = left.fds[0]!
+    // What the path led to then is in the note: it may be gone, or something else.
+    const input = left.note === 'fifo' ? -1 : (recallFd(store, 'input') ?? output)
+    return pair(end, label, input, output)
+  }
   const both = look(`${path}.in`) !== undefined || look(`${path}.out`) !== undefined
   if (!both) {
     const found = look(path)
     if (!found) throw cannot(path, 'it does not exist', `make the two ways with "mkfifo ${path}.in ${path}.out"`)
-    const fd = kept('output', path, store)
-    return new FdPair(end, { label, input: found.isFIFO() ? -1 : fd, output: fd, release: () => closeSync(fd) })
+    const fd = open(path)
+    const fifo = found.isFIFO()
+    store?.keep('output', [fd], fifo ? 'fifo' : '')
+    return pair(end, label, fifo ? -1 : fd, fd)
   }
-  const input = kept('input', `${path}.in`, store)
+  const input = open(`${path}.in`)
   try {
-    const output = kept('output', `${path}.out`, store)
-    const release = (): void => {
-      closeSync(input)
-      closeSync(output)
-    }
-    return new FdPair(end, { label, input, output, release })
+    const output = open(`${path}.out`)
+    // What lies in a fifo is lost when nobody has it open.
+    store?.keep('input', [input])
+    store?.keep('output', [output])
+    return pair(end, label, input, output)
   } catch (error) {
     closeSync(input)
     throw error
   }
 }
 
-/** What lies in a fifo is lost when nobody has it open: the open that was left, or a new one. */
-function kept(name: string, path: string, store: Store | undefined): number {
-  const left = recallFd(store, name)
-  const fd = left ?? open(path)
-  if (left === undefined) store?.keep(name, [fd])
-  return fd
+function pair(end: ChardevEnd, label: string, input: number, output: number): Chardev {
+  const release = (): void => {
+    for (const fd of new Set([input, output])) if (fd !== -1) closeSync(fd)
+  }
+  return new FdPair(end, { label, input, output, release })
 }
 
 function look(path: string): Stats | undefined {

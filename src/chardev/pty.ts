@@ -7,7 +7,7 @@ import { existsSync, readlinkSync, symlinkSync, unlinkSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
 import { closeFd } from '../ffi/libc.ts'
 import { Watch } from '../ffi/poll.ts'
-import { openPty, resumePty } from '../ffi/pty.ts'
+import { openPty } from '../ffi/pty.ts'
 import { hungUp, skim, unread } from '../ffi/rw.ts'
 import type { Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
@@ -20,10 +20,10 @@ const LOOK_MS = 250
 
 export function openPtyChardev(spec: PtySpec, end: ChardevEnd, _signal?: AbortSignal, store?: Store): Chardev {
   const left = store?.recall('pty')
-  const pty = left ? resumePty(left.fds[0]!, left.note) : openPty()
+  const pty = left ? { fd: left.fds[0]!, name: left.note, opens: left.fds[1] ?? -1 } : openPty()
   try {
     if (spec.path !== undefined && !left) makeLink(pty.name, spec.path)
-    if (!left) store?.keep('pty', [pty.fd], pty.name)
+    if (!left) store?.keep('pty', pty.opens === -1 ? [pty.fd] : [pty.fd, pty.opens], pty.name)
   } catch (error) {
     closeFd(pty.fd)
     if (pty.opens !== -1) closeFd(pty.opens)

@@ -3,11 +3,11 @@
  * put back however this process ends, short of SIGKILL. One port only. Called by the registry.
  */
 
-import { closeSync, constants, openSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import { VmchannelError } from '../errors.ts'
 import { setNonBlocking } from '../ffi/rw.ts'
 import { rawMode, setTerminalMode, terminalMode } from '../ffi/tty.ts'
-import type { Store } from '../store.ts'
+import { recallFd, type Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { FdPair } from './fd-pair.ts'
 import { formatChardevSpec, type StdioSpec } from './spec.ts'
@@ -31,8 +31,8 @@ export function openStdio(spec: StdioSpec, end: ChardevEnd, _signal?: AbortSigna
     taken = false
   }
   try {
-    const input = own(STDIN, constants.O_RDONLY, restore)
-    const output = own(STDOUT, constants.O_WRONLY, restore)
+    const input = own(STDIN, 'input', constants.O_RDONLY, restore, store)
+    const output = own(STDOUT, 'output', constants.O_WRONLY, restore, store)
     if (input !== -1) makeRaw(input, spec.signal ?? true, restore, store)
     const size = output === -1 ? input : output
     if (size !== -1 && terminalMode(size))
@@ -50,16 +50,24 @@ export function openStdio(spec: StdioSpec, end: ChardevEnd, _signal?: AbortSigna
 
 /**
  * An open of our own where the kernel gives one, since non-blocking mode would be shared with the shell and everybody
- * else at this terminal. Sockets give none: there the mode is put back at the end.
+ * else at this terminal. Sockets give none: there the mode is put back at the end. A regular file stays as it was given:
+ * a new open of it would start at its beginning.
  */
-function own(fd: number, flags: number, restore: (() => void)[]): number {
+function own(fd: number, name: string, flags: number, restore: (() => void)[], store: Store | undefined): number {
+  const left = recallFd(store, name)
+  if (left !== undefined) {
+    restore.push(() => closeSync(left))
+    return left
+  }
   try {
+    if (fstatSync(fd).isFile()) return fd
     const copy = openSync(`/proc/self/fd/${fd}`, flags | constants.O_NONBLOCK | constants.O_NOCTTY)
     restore.push(() => closeSync(copy))
+    store?.keep(name, [copy])
     return copy
   } catch (error) {
-    // ENOENT: closed. Anything else: a socket, or a terminal that belongs to another user.
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return -1
+    // EBADF: closed. Anything else: a socket, or a terminal that belongs to another user.
+    if (['EBADF', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) return -1
     if (setNonBlocking(fd)) restore.push(() => void setNonBlocking(fd, false))
     return fd
   }

@@ -17,7 +17,7 @@ import {
   type TcpAddress,
 } from '../ffi/socket.ts'
 import { acceptFd } from '../ffi/socket-calls.ts'
-import { recallFd, type Store } from '../store.ts'
+import type { Store } from '../store.ts'
 import type { Chardev, ChardevEnd } from './chardev.ts'
 import { dial } from './dialer.ts'
 import { HALF_CLOSE_MS } from './fd-end.ts'
@@ -36,16 +36,25 @@ export async function openTcp(spec: TcpSpec, end: ChardevEnd, signal?: AbortSign
     const connect = (stop: AbortSignal): Promise<number> => connectAny(spec, stop)
     return dial(end, { ...options, target, connect, reconnectMs: spec.reconnectMs ?? 0 }, signal)
   }
-  const address = (await resolve(spec))[0]!
-  if (signal?.aborted) throw aborted(label)
-  const left = recallFd(store, 'listener')
-  const fd = left ?? listenTcp(address)
-  if (left === undefined) store?.keep('listener', [fd])
+  const left = store?.recall('listener')
+  const { fd, place } = left ? { fd: left.fds[0]!, place: left.note } : await listen(spec, label, signal)
+  if (!left) store?.keep('listener', [fd], place)
   const source = { fd, accept: () => prepared(acceptFd(fd), spec), close: () => closeFd(fd) }
   const slot = listeningSlot(end, source, options)
-  slot.place = formatTcpAddress({ ...address, port: boundPort(fd) })
+  slot.place = place
   if (spec.wait && !resumed) await waitForPeer(slot, signal)
   return slot.start()
+}
+
+async function listen(
+  spec: TcpSpec,
+  label: string,
+  signal: AbortSignal | undefined,
+): Promise<{ fd: number; place: string }> {
+  const address = (await resolve(spec))[0]!
+  if (signal?.aborted) throw aborted(label)
+  const fd = listenTcp(address)
+  return { fd, place: formatTcpAddress({ ...address, port: boundPort(fd) }) }
 }
 
 function prepared<T extends number | undefined>(fd: T, spec: TcpSpec): T {

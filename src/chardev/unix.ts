@@ -16,8 +16,10 @@ export async function openUnix(spec: UnixSpec, end: ChardevEnd, signal?: AbortSi
   const label = formatChardevSpec(spec)
   const halfCloseMs = spec.halfCloseMs ?? HALF_CLOSE_MS
   const { path, fd } = spec
+  const resumed = (store?.left().length ?? 0) > 0
   if (spec.server === false) {
-    let given = fd
+    // The process before has had it.
+    let given = resumed ? undefined : fd
     const connect = async (): Promise<number> => {
       if (path !== undefined) return connectUnix(path)
       // A connection that was handed over cannot be made again.
@@ -29,18 +31,17 @@ export async function openUnix(spec: UnixSpec, end: ChardevEnd, signal?: AbortSi
     const target = path ?? label
     return dial(end, { label, halfCloseMs, target, connect, reconnectMs: spec.reconnectMs ?? 0, store }, signal)
   }
-  const resumed = (store?.left().length ?? 0) > 0
-  const slot = listeningSlot(end, listen(spec, store), { label, halfCloseMs, store })
+  const slot = listeningSlot(end, listen(spec, store, resumed), { label, halfCloseMs, store })
   if (spec.wait && !resumed) await waitForPeer(slot, signal)
   return slot.start()
 }
 
-function listen({ path, fd, mode }: UnixSpec, store: Store | undefined): UnixListener {
-  if (path === undefined) return adoptListener(fd!)
+function listen({ path, fd, mode }: UnixSpec, store: Store | undefined, resumed: boolean): UnixListener {
+  if (path === undefined) return adoptListener(fd!, store)
   const source = listenKept(path, store)
   try {
     // Made for the owner alone; only ever widened.
-    if (mode !== undefined && mode !== 0o600) chmodSync(path, mode)
+    if (!resumed && mode !== undefined && mode !== 0o600) chmodSync(path, mode)
     return source
   } catch (cause) {
     source.close()

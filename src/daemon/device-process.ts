@@ -5,7 +5,7 @@
 
 import { symlinkSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { VmchannelError } from '../errors.ts'
+import { describeError, VmchannelError } from '../errors.ts'
 import type { Log } from '../log.ts'
 import type { PortSpec } from '../port-spec.ts'
 import type { Store } from '../store.ts'
@@ -59,7 +59,12 @@ export class DeviceProcess {
       const link = this.#link
       const left = link?.recall('state-dir')
       if (left) {
-        const { path, made } = JSON.parse(left.note) as { path: string; made: boolean }
+        const { path, made, version } = JSON.parse(left.note) as { path: string; made: boolean; version: string }
+        // What lies where in a ledger is a matter of the version.
+        if (version !== VERSION)
+          throw new VmchannelError('ERR_VMCHANNEL_INTERNAL', `vmchannel ${VERSION} cannot go on where ${version} was`, {
+            hint: 'the package was replaced while the device process ran: stop it and start it again',
+          })
         this.#stateDir = path
         this.#madeDir = made
       } else if (config.stateDir === undefined) {
@@ -69,7 +74,7 @@ export class DeviceProcess {
         this.#stateDir = resolve(config.stateDir)
         this.#madeDir = makePrivateDir(this.#stateDir)
       }
-      link?.keep('state-dir', [], JSON.stringify({ path: this.#stateDir, made: this.#madeDir }))
+      link?.keep('state-dir', [], JSON.stringify({ path: this.#stateDir, made: this.#madeDir, version: VERSION }))
       if (link?.resumed) await this.#takeOver(link)
       else for (const vm of config.vms) await this.addVm(vm)
       const usual = join(this.#stateDir, CONTROL_SOCKET)
@@ -79,7 +84,8 @@ export class DeviceProcess {
       if (path !== usual && this.#madeDir && !link?.resumed) symlinkSync(path, usual)
       link?.ready()
     } catch (error) {
-      this.close()
+      // A successor that fails leaves everything as it is, for the next one.
+      if (!this.#link?.resumed) this.close()
       throw error
     }
   }
@@ -209,7 +215,16 @@ export class DeviceProcess {
     const vms = link.scope('vm')
     for (const name of vms.left()) {
       const left = name.endsWith('/options') ? vms.recall(name) : undefined
-      if (left) await this.addVm(JSON.parse(left.note) as VmOptions, undefined, true)
+      if (!left) continue
+      try {
+        await this.addVm(JSON.parse(left.note) as VmOptions, undefined, true)
+      } catch (error) {
+        // It alone ends: what is left of it nobody recalls, and its VMM finds its connection closed.
+        this.log.error(
+          `VM ${name.slice(0, -'/options'.length)} cannot be taken over, and ends: ${describeError(error)}`,
+        )
+        setImmediate(() => !this.attached && this.#hooks.deserted())
+      }
     }
     const { restarts, why, diedAt } = link.inheritance
     this.log.warn(`taken over after ${Date.now() - diedAt} ms from a process that died of ${why} (restart ${restarts})`)

@@ -205,9 +205,17 @@ class Scope implements Store {
   }
 }
 
-/** A ledger that a successor finds again: the one that was left, or a new one, which is kept when `commit` is called. */
-export function sharedLedger(store: Store | undefined): { ledger: Ledger; commit: () => void } {
-  if (!store) return { ledger: new Ledger(), commit: () => {} }
+export interface SharedLedger {
+  ledger: Ledger
+  /** It is kept for a successor. */
+  commit(): void
+  /** In place of `commit`: nobody needs it. */
+  abandon(): void
+}
+
+/** A ledger that a successor finds again: the one that was left, or a new one. */
+export function sharedLedger(store: Store | undefined): SharedLedger {
+  if (!store) return { ledger: new Ledger(), commit() {}, abandon() {} }
   const left = recallFd(store, 'ledger')
   const fd = left ?? createMemfd('vmchannel-ledger', false)
   if (left === undefined) ftruncateSync(fd, LEDGER_LEN)
@@ -217,5 +225,9 @@ export function sharedLedger(store: Store | undefined): { ledger: Ledger; commit
     if (left === undefined) store.keep('ledger', [fd])
     closeFd(fd)
   }
-  return { ledger: new Ledger(piece!.bytes, mapping.address, left !== undefined), commit }
+  const abandon = (): void => {
+    closeFd(fd)
+    mapping.drop()
+  }
+  return { ledger: new Ledger(piece!.bytes, mapping.address, left !== undefined), commit, abandon }
 }

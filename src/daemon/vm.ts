@@ -12,7 +12,7 @@ import { VirtioPci } from '../device/pci/virtio-pci.ts'
 import type { Port } from '../device/port.ts'
 import { Scheduler } from '../device/work.ts'
 import { VmmNotes } from '../device/attach/vfio-user/vmm-notes.ts'
-import { VmchannelError } from '../errors.ts'
+import { describeError, VmchannelError } from '../errors.ts'
 import { soon } from '../ffi/soon.ts'
 import type { Log } from '../log.ts'
 import { GuestMemory } from '../mem/guest-memory.ts'
@@ -22,7 +22,7 @@ import type { Store } from '../store.ts'
 import { UsernetServer } from '../usernet/host-end.ts'
 import { usernetArguments } from '../usernet/place.ts'
 import { probeCoherency } from './coherency.ts'
-import { sharedLedger } from './keeper-link.ts'
+import { sharedLedger, type SharedLedger } from './keeper-link.ts'
 import type { ControlEvent, PortInfo, PortRef, PortStats, VmInfo, VmOptions } from './protocol.ts'
 
 const DRAIN_MS = 5000
@@ -52,7 +52,7 @@ export class Vm {
   readonly #device: ConsoleDevice
   readonly #stop = new AbortController()
   readonly #ledger: Ledger
-  readonly #commit: () => void
+  readonly #shared: SharedLedger
   #server: VfioUserServer | UsernetServer | undefined
   #problem: string | null = null
 
@@ -65,16 +65,19 @@ export class Vm {
   ): Promise<Vm> {
     const vm = new Vm(name, options, context)
     try {
-      if (context.resumed) await vm.#resumePorts()
-      else
+      const missing = context.resumed ? await vm.#resumePorts() : []
+      if (!context.resumed)
         for (const [i, port] of (options.ports ?? []).entries())
           await vm.addPort(checkPortSpec(port, `vm ${name}, port ${i + 1}`), signal)
       if (options.transport === 'usernet') vm.#listenUsernet(options)
       else await vm.#listen(options)
-      vm.#commit()
+      // Only now does the device know what the guest was told.
+      for (const id of missing) vm.removePort(id)
+      vm.#shared.commit()
       return vm
     } catch (error) {
       vm.close()
+      vm.#shared.abandon()
       throw error
     }
   }
@@ -85,9 +88,9 @@ export class Vm {
     this.#log = context.log.scope?.(name) ?? context.log
     const { maxPorts, queueSize, resizeOrder, iommuPlatform } = options
     // Over user networking the rings are this process's own, and end with it.
-    const { ledger, commit } = sharedLedger(options.transport === 'usernet' ? undefined : context.store)
+    this.#shared = sharedLedger(options.transport === 'usernet' ? undefined : context.store)
+    const { ledger } = this.#shared
     this.#ledger = ledger
-    this.#commit = commit
     this.#device = new ConsoleDevice({
       ledger,
       ...(maxPorts === undefined ? {} : { maxPorts }),
@@ -194,15 +197,25 @@ export class Vm {
     this.#endStore(id)?.clear()
   }
 
-  /** The ports that the process before had, with who was there. */
-  async #resumePorts(): Promise<void> {
+  /**
+   * The ports that the process before had, with who was there. Of one whose back end cannot be had again there is only
+   * what the guest has; returned are those, which are to be removed.
+   */
+  async #resumePorts(): Promise<number[]> {
     const store = this.#context.store!.scope('port')
-    for (const id of store.left())
-      await this.addPort(
-        checkPortSpec(JSON.parse(store.recall(id)!.note), `port ${id}`),
-        undefined,
-        this.#ledger.resumed,
-      )
+    const missing: number[] = []
+    for (const id of store.left()) {
+      const spec = checkPortSpec(JSON.parse(store.recall(id)!.note), `port ${id}`)
+      const { resumed } = this.#ledger
+      try {
+        await this.addPort(spec, undefined, resumed)
+      } catch (error) {
+        this.#log.error(`port ${id} cannot be taken over, and is removed: ${describeError(error)}`)
+        await this.addPort({ ...spec, chardev: { kind: 'null' } }, undefined, resumed)
+        missing.push(Number(id))
+      }
+    }
+    return missing
   }
 
   #endStore(id: number): Store | undefined {

@@ -50,11 +50,6 @@ export function openPty(): Pty {
   }
 }
 
-/** The same of a master that another process has made. */
-export function resumePty(fd: number, name: string): Pty {
-  return { fd, name, opens: watchOpens(name) }
-}
-
 function watchOpens(path: string): number {
   const fd = inotifyInitFunction(O_NONBLOCK | O_CLOEXEC)
   if (fd === -1) return -1

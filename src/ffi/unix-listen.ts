@@ -59,31 +59,33 @@ export function listenUnix(path: string, backlog = 8): UnixListener {
 
 /** The same, where a successor of this process is to have it: or as that successor. */
 export function listenKept(path: string, store: Store | undefined, backlog?: number): UnixListener {
-  const fd = recallFd(store, 'listener')
-  const listener = fd === undefined ? listenUnix(path, backlog) : takeOver(fd, path)
-  if (fd === undefined) store?.keep('listener', [listener.fd])
+  const left = store?.recall('listener')
+  const fd = left?.fds[0]
+  if (fd !== undefined) {
+    // Which file it made is in the note: the path may be gone, or somebody else's, or on a server that does not answer.
+    const [dev = 0n, ino = 0n] = left!.note.split(':').map(BigInt)
+    const close = (): void => closeListener(fd, path, { dev, ino })
+    return { fd, path, accept: () => acceptFd(fd, path), close }
+  }
+  const listener = listenUnix(path, backlog)
+  if (store) {
+    const { dev, ino } = lstatSync(path, { bigint: true })
+    store.keep('listener', [listener.fd], `${dev}:${ino}`)
+  }
   return listener
 }
 
-function takeOver(fd: number, path: string): UnixListener {
-  const own = lstatSync(path, { throwIfNoEntry: false, bigint: true })
-  return {
-    fd,
-    path,
-    accept: () => acceptFd(fd, path),
-    close: () => (own ? closeListener(fd, path, own) : closeFd(fd)),
-  }
-}
-
 /** A listening socket that somebody else made and handed to this process; its path stays theirs. */
-export function adoptListener(fd: number): UnixListener {
-  const name = `descriptor ${fd}`
+export function adoptListener(given: number, store?: Store): UnixListener {
+  const name = `descriptor ${given}`
+  const fd = recallFd(store, 'listener') ?? given
   const listening = new Int32Array(1)
   const len = new Uint32Array([4])
   if (getsockoptFunction(fd, SOL_SOCKET, SO_ACCEPTCONN, bytesOf(listening), bytesOf(len)) === -1 || listening[0] !== 1)
     throw new VmchannelError('ERR_VMCHANNEL_CHARDEV', `${name} is not a listening socket of this process`, {
       hint: 'pass a socket that listens, and do not mark it close-on-exec; with server=off a connected one',
     })
+  if (fd === given) store?.keep('listener', [fd])
   return { fd, path: name, accept: () => acceptFd(fd, name), close: () => closeFd(fd) }
 }
 
@@ -121,13 +123,15 @@ function removeStale(path: string): void {
   if (now && sameFile(now, found) && now.ctimeNs === found.ctimeNs) unlinkSync(path)
 }
 
-function closeListener(fd: number, path: string, own: BigIntStats): void {
+function closeListener(fd: number, path: string, own: FileId): void {
   const now = lstatSync(path, { throwIfNoEntry: false, bigint: true })
   if (now && sameFile(now, own)) unlinkSync(path)
   closeFd(fd)
 }
 
-function sameFile(a: BigIntStats, b: BigIntStats): boolean {
+type FileId = Pick<BigIntStats, 'dev' | 'ino'>
+
+function sameFile(a: FileId, b: FileId): boolean {
   return a.dev === b.dev && a.ino === b.ino
 }
 

@@ -44,6 +44,7 @@ interface Current {
   child: Child
   channel: ChannelEnd
   heartbeat: Heartbeat | undefined
+  ready: boolean
   /** Why it was killed. */
   hung?: { why: string; since: number }
 }
@@ -110,7 +111,7 @@ export class Supervisor {
             hangs: (state, since) => this.#hangs(child, state, since),
           })
         : undefined
-    this.#current = { child, channel, heartbeat: beat }
+    this.#current = { child, channel, heartbeat: beat, ready: false }
     // All that is held goes to the new process, as fast as it takes it; that it was all is one more packet behind it.
     for (const [name, { note, fds }] of this.#shelf.items) channel.post(`K${name}`, 'K', name, note, fds)
     channel.post('E', 'E', '', JSON.stringify({ restarts: this.#restarts, why, diedAt }))
@@ -135,6 +136,7 @@ export class Supervisor {
   #ready(): void {
     this.#started = true
     this.#crashes.ready(performance.now())
+    if (this.#current) this.#current.ready = true
     this.#current?.heartbeat?.ready()
     this.#loadSpare(this.#restarts === 0 ? FIRST_SPARE_MS : SPARE_MS)
   }
@@ -190,7 +192,9 @@ export class Supervisor {
     current.channel.close()
     child.page.close()
     this.#current = undefined
-    const crashed = signal !== null || status === FAILED
+    // A successor that ends before it was one has decided nothing: its files may have been replaced.
+    const early = this.#started && !current.ready && status !== 0
+    const crashed = signal !== null || status === FAILED || early
     // Nothing to take over: it did not even start.
     if (this.#ending || !crashed || !this.#started) return this.#end(signal === null ? (status ?? FAILED) : KILLED)
     const what = `the device process ${child.process.pid} has died (${hung?.why ?? why})`

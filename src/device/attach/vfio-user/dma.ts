@@ -84,6 +84,8 @@ export class DmaTable {
   readonly #store: Store | undefined
   /** Sorted by iova, never overlapping. */
   readonly #entries: Entry[] = []
+  /** What of the mappings of the process before could not be had again. */
+  incomplete: string | undefined
   #warnedUnsealed = false
   #complaints = 0
 
@@ -199,15 +201,17 @@ export class DmaTable {
     return result
   }
 
-  /** What the process before had mapped. */
+  /** What the process before had mapped: all of it, or the device would not see what its VMM has told it to. */
   #resume(store: Store): void {
     const files = store.scope('file')
     const fds = new Map(files.left().map((key) => [key, files.recall(key)!.fds[0]!]))
     for (const name of this.#store!.left()) {
       const { size, flags, offset, file } = JSON.parse(this.#store!.recall(name)!.note) as KeptMap
       const fd = file === undefined ? undefined : fds.get(file)
-      if (fd === undefined) this.#mapUnshared(Number(name), size, flags)
-      else this.#mapFile(fd, offset, Number(name), size, flags)
+      let result: number = -ERRNO.EINVAL
+      if (file === undefined) result = this.#mapUnshared(Number(name), size, flags)
+      else if (fd !== undefined) result = this.#mapFile(fd, offset, Number(name), size, flags)
+      if (result < 0) this.incomplete ??= `guest memory at ${hex(Number(name))} of ${size} bytes cannot be mapped again`
     }
     for (const fd of fds.values()) closeFd(fd)
   }

@@ -83,7 +83,11 @@ class Server implements VfioUserServer {
     const fd = recallFd(keep?.store.scope('vmm'), 'connection')
     if (fd === undefined) return
     const connection = this.#start(fd, true)
-    if (keep!.notes.attached) this.#makeSession(connection, keep!.notes.dataLimit, true)
+    if (!keep!.notes.attached) return
+    const { incomplete } = this.#makeSession(connection, keep!.notes.dataLimit, true)
+    if (incomplete === undefined) return
+    options.log.error(`${options.path}: the VMM's connection cannot be taken over, and is ended: ${incomplete}`)
+    connection.end(incomplete)
   }
 
   get path(): string {

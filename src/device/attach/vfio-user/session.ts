@@ -99,7 +99,12 @@ export class Session {
     this.#asks = new Asks((data, len) => !stream.blocked && stream.send(data, len))
     this.#asks.limit = limit
     pci.connectIrq(this.#irqs)
-    if (keep?.resumed) pci.resume?.()
+    if (keep?.resumed && this.incomplete === undefined) pci.resume?.()
+  }
+
+  /** Why it cannot go on where the process before left it. */
+  get incomplete(): string | undefined {
+    return this.#dma.incomplete
   }
 
   unsharedAt(address: number): UnsharedMemory | undefined {
