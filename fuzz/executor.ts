@@ -72,7 +72,8 @@ export class Executor {
   }
 
   async #once(bytes: Uint8Array, seed?: number): Promise<Executed & { clock: TurnClock }> {
-    const { coverage, hangMs } = this.#options
+    const { coverage } = this.#options
+    const hangMs = this.#target.hangMs ?? this.#options.hangMs
     this.#session ??= await this.#target.start()
     const input = new Input(bytes, seed, this.#storage)
     const clock = new TurnClock()

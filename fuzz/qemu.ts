@@ -24,6 +24,7 @@ interface Line {
 
 function commandLine(r: Random): Line {
   const argv: string[] = []
+  const buses: string[] = []
   let name: string | undefined
   let next = 0
   const id = (): number => (r.chance(70) ? next++ : r.below(next + 1))
@@ -31,29 +32,32 @@ function commandLine(r: Random): Line {
     void argv.push(...(r.chance(95) ? words : words.map((word) => mangle(r, word))))
   for (let i = r.below(14); i > 0; i--) {
     switch (r.below(12)) {
-      case 0:
-        add(
-          '-device',
-          r.pick([
-            `virtio-serial-pci,id=vs${id()}`,
-            'virtio-serial',
-            `virtio-serial-pci,id=${'v'.repeat(40)}${id()},max_ports=${r.below(600)}`,
-          ]),
-        )
+      case 0: {
+        const bus = r.pick(['vs', 'vs', 'v'.repeat(40)]) + id()
+        buses.push(bus)
+        add('-device', `virtio-serial-pci,id=${bus}${r.chance(20) ? `,max_ports=${r.below(600)}` : ''}`)
         break
+      }
       case 1:
-        add(
-          '-chardev',
-          r.pick([`socket,id=c${id()},path=/tmp/${next},server=on,wait=off`, `pty,id=c${id()}`, `null,id=c${id()}`]),
-        )
-        break
       case 2:
-      case 3:
-        add(
-          '-device',
-          `virt${r.pick(['serialport', 'serialport', 'console'])},chardev=c${id()}${r.pick(['', `,bus=vs${id()}.0`, `,name=org.${next}`, ',nr=3'])}`,
-        )
+      case 3: {
+        // A port with its chardev, or one that belongs to nothing.
+        const chardev = `c${id()}`
+        if (r.chance(85))
+          add(
+            '-chardev',
+            r.pick([
+              `socket,id=${chardev},path=/tmp/${next},server=on,wait=off`,
+              `pty,id=${chardev}`,
+              `null,id=${chardev}`,
+            ]),
+          )
+        const bus = r.pick([...buses.map((one) => `,bus=${one}.0`), '', ',bus=vs0.0'])
+        const more = r.pick(['', '', `,name=org.${next}`, ',nr=3'])
+        if (r.chance(85))
+          add('-device', `virt${r.pick(['serialport', 'serialport', 'console'])},chardev=${chardev}${bus}${more}`)
         break
+      }
       case 4:
         add(
           '-virtioserial',

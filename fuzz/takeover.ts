@@ -88,7 +88,7 @@ class Life {
       case 2: {
         const ports = await this.#list()
         if (ports.length > 1)
-          await this.#with((client) => client.request('port.remove', { port: String(r.pick(ports.slice(1)).port) }))
+          await this.#with((client) => client.request('port.remove', { port: r.pick(ports.slice(1)).port }))
         return
       }
       case 3: {
@@ -155,7 +155,7 @@ async function start(): Promise<FuzzSession> {
           exitWith: 'parent',
           logLevel: 'error',
         },
-        { stderr: 'ignore', keeper: true },
+        { stderr: 'ignore', keeper: true, timeoutMs: 120_000 },
       )
       const life = new Life(device, folder, r)
       try {
@@ -183,5 +183,6 @@ export const TAKEOVER: FuzzTarget = {
   name: 'takeover',
   title: 'device processes that are killed, whatever they have',
   turnMs: Infinity, // what it watches is in another process
+  hangMs: 300_000,
   start,
 }

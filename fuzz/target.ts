@@ -13,6 +13,8 @@ export interface FuzzTarget {
    * again. Default TURN_MS; Infinity for targets whose own work takes long.
    */
   readonly turnMs?: number
+  /** How long an episode may take; default 60 s. */
+  readonly hangMs?: number
   /** Sets up what episodes share. */
   start(): Promise<FuzzSession> | FuzzSession
 }
