@@ -61,7 +61,7 @@ async function episode(seed: Seed): Promise<number> {
             MESSAGE.grab,
             Uint8Array.of(r.below(3), 0, 0, 0),
             word(r.chance(80) ? 0 : r.word()),
-            ...Array.from({ length: r.below(4) }, () => word(r.below(8))),
+            ...Array.from({ length: r.below(4) }, () => word(r.pick([1, 1, r.below(8)]))),
           )
           break
         case 2:
@@ -79,7 +79,11 @@ async function episode(seed: Seed): Promise<number> {
           say(r.pick([MESSAGE.release, 5, 10, 99]), r.bytes(r.below(12)))
           break
         case 6:
-          reads.push(backend.read(r.pick(MIME_TYPES), r.pick(['clipboard', 'primary'])).catch(expected))
+          reads.push(
+            backend
+              .read(r.chance(60) ? MIME_TYPES[0] : r.pick(MIME_TYPES), r.pick(['clipboard', 'clipboard', 'primary']))
+              .catch(expected),
+          )
           break
         case 7:
           if (r.chance(60)) backend.write(r.chance(50) ? 'text' : { 'image/png': r.bytes(3000) })

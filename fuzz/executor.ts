@@ -30,6 +30,8 @@ export interface ExecutorOptions {
 
 /** A turn that took too long has to do so this often; one that took many times the limit need not. */
 const AGAIN = 3
+/** Code with counters takes up to so many times as long. */
+const INSTRUMENTED = 2
 const CLEAR = 10
 const MEMORY_MAX = 256 << 20
 const MEMORY_EVERY = 50
@@ -57,7 +59,7 @@ export class Executor {
 
   async run(bytes: Uint8Array, seed?: number): Promise<Executed> {
     const ran = await this.#once(bytes, seed)
-    const limit = this.#target.turnMs ?? TURN_MS
+    const limit = (this.#target.turnMs ?? TURN_MS) * (this.#options.coverage ? INSTRUMENTED : 1)
     let { longest, step } = ran.clock
     for (let i = 1; i < AGAIN && !ran.error && longest > limit && longest < limit * CLEAR; i++) {
       const { clock } = await this.#once(ran.bytes)
