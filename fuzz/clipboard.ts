@@ -113,4 +113,7 @@ function word(value: number): Uint8Array {
   return bytes
 }
 
-export const CLIPBOARD: FuzzTarget = simple('clipboard', "guests' clipboard agents that say anything", episode)
+export const CLIPBOARD: FuzzTarget = {
+  ...simple('clipboard', "guests' clipboard agents that say anything", episode),
+  turnMs: 60, // contents of more than a megabyte are copied several times
+}

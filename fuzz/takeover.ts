@@ -22,7 +22,9 @@ import { Random } from './random.ts'
 import type { FuzzSession, FuzzTarget } from './target.ts'
 
 const STEPS = 6
-const NEAR = 8
+const NEAR = 5
+/** Five deaths in a row, each at once, and the supervisor gives up, as it should. */
+const KILLS_MAX = 3
 const TAKEOVER_MS = 20_000
 
 type Ports = PortInfo[]
@@ -158,11 +160,15 @@ async function start(): Promise<FuzzSession> {
         { stderr: 'ignore', keeper: true, timeoutMs: 120_000 },
       )
       const life = new Life(device, folder, r)
+      let kills = 0
       try {
         for (let i = 0; i < STEPS && !r.ended; i++) {
           r.step()
           if (count <= 5) await life.step()
-          if (r.chance(30)) await life.kill()
+          if (kills < KILLS_MAX - 1 && r.chance(30)) {
+            kills++
+            await life.kill()
+          }
         }
         await life.kill()
       } finally {
