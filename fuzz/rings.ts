@@ -7,28 +7,39 @@
 import assert from 'node:assert/strict'
 import type { PortPolicy } from '../src/device/port-settings.ts'
 import { DeviceQueue } from '../src/ring/device-queue.ts'
-import { receiveqOf, transmitqOf } from '../src/spec/console.ts'
+import { encodeControl, receiveqOf, transmitqOf } from '../src/spec/console.ts'
 import { settle } from '../test/support/pair.ts'
 import type { MemoryChardev } from '../test/support/memory-chardev.ts'
 import { Random, type Seed } from './random.ts'
 import type { FuzzTarget } from './target.ts'
 import { BASIC, RawDriver } from '../test/support/raw-driver.ts'
-import { writeDesc } from '../test/support/raw-queue.ts'
+import { writeDesc, type RawQueue } from '../test/support/raw-queue.ts'
 
 const OPS = 250
 /** Looks at a ring that one call may make: far more than any honest one, far fewer than a hang. */
 const LOOKS_MAX = 20_000
+/** Descriptors that one call may look at: what a device has in a turn of the event loop (device/work.ts), and some turns. */
+const LOOKED_MAX = 1 << 20
+/** Descriptors of the longest chain, in a table that all chains share. */
+const TABLE = 1023
 const BUFFER = 4096
 const PORTS = 4
 
 let looks = 0
+let looked = 0
+/** A driver on another processor: makes its whole ring available again each time the device looks at it. */
+let racing: RawQueue | undefined
 // oxlint-disable-next-line typescript/unbound-method -- applied to its object below
 const gather = DeviceQueue.prototype.gather
 
 function watch(): void {
   DeviceQueue.prototype.gather = function (this: DeviceQueue, ...args) {
     if (++looks > LOOKS_MAX) throw new Error('one call looks at the rings for ever')
-    return gather.apply(this, args)
+    if (racing?.index === this.index) racing.setAvailIdx(racing.usedIdx + this.staged + racing.size)
+    const total = gather.apply(this, args)
+    looked += args[0].list.looked
+    if (looked > LOOKED_MAX) throw new Error(`one call looks at ${looked} descriptors`)
+    return total
   }
 }
 
@@ -37,6 +48,7 @@ class Episode {
   readonly random: Random
   readonly hosts = new Map<number, MemoryChardev>()
   #removed: RawDriver['memory']['regions'][number][] = []
+  #table: RawDriver['memory']['regions'][number] | undefined
   trace: string[] = []
 
   constructor(seed: Seed) {
@@ -84,14 +96,53 @@ class Episode {
     writeDesc(view, at, this.address(), this.len(), flags, r.chance(90) ? r.below(size) : r.below(65536))
   }
 
+  /** Every chain of a queue is as long as can be, and all lie in one table: of use for the queue, or not, or empty. */
+  shareTable(queue: RawQueue): void {
+    const r = this.random
+    this.#table ??= this.raw.machine.allocate(TABLE * 16)
+    const { base, bytes } = this.#table
+    const view = new DataView(bytes.buffer, bytes.byteOffset)
+    const [len, flags] = [r.pick([0, 1, 64]), r.pick([0, 2])]
+    for (let i = 0; i < TABLE; i++) {
+      const more = i + 1 < TABLE
+      writeDesc(view, i * 16, queue.pageAddress(0), len, flags | (more ? 1 : 0), more ? i + 1 : 0)
+    }
+    for (let i = 0; i < queue.size; i++) {
+      queue.desc(i, base, TABLE * 16, 4)
+      queue.setAvailRing(i, i)
+    }
+    // Behind all that is useless one byte that is not.
+    if (r.chance(30)) queue.desc(queue.size - 1, queue.pageAddress(0), 1, queue.index & 1 ? 0 : 2)
+    queue.setAvailIdx(queue.usedIdx + queue.size)
+    if (r.chance(50)) racing = queue
+    for (const chardev of this.hosts.values()) if (r.chance(50)) chardev.send(new Uint8Array(5000))
+  }
+
+  /** One control message, over and over, as fast as they are taken. */
+  flood(): void {
+    const r = this.random
+    const queue = this.raw.queue(3)
+    if (!queue) return
+    const message = encodeControl(r.pick([0, 1, PORTS, 0xffffffff]), r.pick([0, 3, 6, 99]), r.below(2))
+    queue.page(0).set(message)
+    for (let i = 0; i < queue.size; i++) {
+      queue.desc(i, queue.pageAddress(0), message.length, 0)
+      queue.setAvailRing(i, i)
+    }
+    queue.setAvailIdx(queue.usedIdx + queue.size)
+    racing = queue
+    queue.notify()
+  }
+
   async step(): Promise<void> {
     const r = this.random
     const { raw } = this
     const index = r.below(raw.device.queueCount)
     const queue = raw.queue(index)
-    const op = r.below(26)
+    const op = r.below(29)
     this.trace.push(`${op} queue ${index}`)
-    looks = 0
+    looks = looked = 0
+    racing = undefined
     switch (op) {
       case 0:
         raw.transport.writeStatus(r.chance(20) ? r.below(256) : r.pick([0, 1, 3, 11, 15]))
@@ -190,6 +241,9 @@ class Episode {
     else if (op === 21) queue.avail(r.chance(80) ? r.below(queue.size) : r.below(65536))
     else if (op === 22) queue.setAvailFlags(r.below(2))
     else if (op === 23) queue.setUsedEvent(r.chance(50) ? queue.usedIdx : r.below(65536))
+    else if (op === 26) this.shareTable(queue)
+    else if (op === 27) for (let i = r.below(300); i > 0; i--) queue.notify()
+    else if (op === 28) this.flood()
     else if (op === 24) for (let i = 0; i < Math.min(8, queue.size); i++) queue.postPage(i)
     queue.notify()
   }
@@ -209,7 +263,8 @@ class Episode {
   /** After a reset the device is as new. */
   async works(): Promise<void> {
     const { raw } = this
-    looks = 0
+    looks = looked = 0
+    racing = undefined
     for (const region of this.#removed.splice(0)) raw.memory.add(region)
     for (const port of [...raw.device.ports]) raw.device.removePort(port.id)
     this.hosts.clear()
