@@ -48,6 +48,13 @@ export const ATTACKS: readonly Row[] = [
     'one head twice in flight, elements lost on an error (CVE-2026-45782, CVE-2022-26354)',
   ],
   ['B6', 'device', 'attack', '2.7', 'ring fields that change between two reads (CVE-2015-8550)'],
+  [
+    'B7',
+    'device',
+    'attack',
+    '2.7.5.3',
+    'work without end: shared tables, useless chains, notifications, control messages',
+  ],
   ['D1', 'device', 'attack', 'vhost-user', 'ring bases, sizes and configuration offsets out of range'],
   [
     'D2',

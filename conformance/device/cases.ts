@@ -5,6 +5,7 @@ import type { DeviceTest } from '../raw/test.ts'
 import { CONSOLE_CASES } from './console.ts'
 import { CONTROL_CASES } from './control.ts'
 import { FEATURE_CASES } from './features.ts'
+import { FLOOD_CASES } from './floods.ts'
 import { CHAIN_CASES } from './hostile-chains.ts'
 import { MESSAGE_CASES } from './hostile-messages.ts'
 import { REGISTER_CASES } from './hostile-registers.ts'
@@ -25,6 +26,7 @@ export const DEVICE_CASES: readonly Case<DeviceTest>[] = [
   ...CONTROL_CASES,
   ...STREAM_CASES,
   ...CHAIN_CASES,
+  ...FLOOD_CASES,
   ...MESSAGE_CASES,
   ...REGISTER_CASES,
   ...VFIO_USER_CASES,

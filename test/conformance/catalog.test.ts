@@ -12,7 +12,7 @@ const numbered = (letter: string, count: number): string[] =>
 const IDS = [
   ...numbered('R', 117),
   ...numbered('A', 9),
-  ...numbered('B', 6),
+  ...numbered('B', 7),
   ...numbered('D', 3),
   ...numbered('E', 3),
   ...numbered('S', 18),
