@@ -53,6 +53,8 @@ export interface TcpSpec {
   ipv6?: boolean
   reconnectMs?: number
   halfCloseMs?: number
+  /** An idle peer that answers no probe for this long is gone; 120 s unless told otherwise, 0 does not look. */
+  keepaliveMs?: number
 }
 
 export interface PtySpec {
@@ -130,6 +132,7 @@ const KINDS: Readonly<Record<ChardevKind, readonly Field[]>> = {
     { key: 'nodelay', word: 'nodelay', type: flag },
     { key: 'ipv4', word: 'ipv4', type: flag },
     { key: 'ipv6', word: 'ipv6', type: flag },
+    { key: 'keepaliveMs', word: 'keepalive-ms', type: integer(0, DAY_MS, ' ms') },
   ],
   pty: [{ key: 'path', word: 'path', type: path }],
   stdio: [{ key: 'signal', word: 'signal', type: flag }],

@@ -12,6 +12,7 @@ import {
   connectError,
   formatTcpAddress,
   listenTcp,
+  setKeepalive,
   setNoDelay,
   startConnect,
   type TcpAddress,
@@ -25,6 +26,7 @@ import { aborted, listeningSlot, waitForPeer } from './listener.ts'
 import { formatChardevSpec, type TcpSpec } from './spec.ts'
 
 const CONNECT_MS = 10_000
+const KEEPALIVE_MS = 120_000
 
 export async function openTcp(spec: TcpSpec, end: ChardevEnd, signal?: AbortSignal, store?: Store): Promise<Chardev> {
   const label = formatChardevSpec(spec)
@@ -58,7 +60,9 @@ async function listen(
 }
 
 function prepared<T extends number | undefined>(fd: T, spec: TcpSpec): T {
-  if (fd !== undefined && spec.nodelay !== false) setNoDelay(fd)
+  const { nodelay = true, keepaliveMs = KEEPALIVE_MS } = spec
+  if (fd !== undefined && nodelay) setNoDelay(fd)
+  if (fd !== undefined && keepaliveMs > 0) setKeepalive(fd, keepaliveMs)
   return fd
 }
 

@@ -71,7 +71,8 @@ export const TOPICS: readonly Topic[] = [
         ['cols=N,rows=N', "size of a console's terminal"],
       ],
       'Options of unix and tcp: server=on|off, wait=on (start only when the first peer is there), reconnect-ms=N ' +
-        '(connect again after N ms at most), half-close-ms=N.',
+        '(connect again after N ms at most), half-close-ms=N. Of tcp: keepalive-ms=N (an idle peer that answers no ' +
+        'probe for N ms is gone, by default after 120000; 0: it may be gone unseen), nodelay=on|off, ipv4=on|off, ipv6=on|off.',
       'Example: unix:/run/vm.sock,name=org.example.0,policy=drop-oldest,buffer=1M',
     ],
   },

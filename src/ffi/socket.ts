@@ -26,6 +26,12 @@ const SO_REUSEADDR = 2
 const SO_ERROR = 4
 const IPPROTO_TCP = 6
 const TCP_NODELAY = 1
+const SO_KEEPALIVE = 9
+const TCP_KEEPIDLE = 4
+const TCP_KEEPINTVL = 5
+const TCP_KEEPCNT = 6
+/** Probes that a peer may leave without an answer. */
+const PROBES = 6
 const IPPROTO_IPV6 = 41
 const IPV6_V6ONLY = 26
 
@@ -77,8 +83,8 @@ function open(address: TcpAddress, thing: string): number {
   return check(socketFunction(domain, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), 'socket', thing)
 }
 
-function setOption(fd: number, level: number, name: number): void {
-  setsockoptFunction(fd, level, name, new Uint8Array([1, 0, 0, 0]), 4)
+function setOption(fd: number, level: number, name: number, value = 1): void {
+  setsockoptFunction(fd, level, name, new Uint8Array(Uint32Array.of(value).buffer), 4)
 }
 
 /** Listens; returns the fd. An IPv6 address takes IPv6 only, so that what the user wrote is what is open. */
@@ -147,4 +153,18 @@ export function connectError(fd: number): string | undefined {
 /** Small writes go out at once: a port is usually a dialogue. */
 export function setNoDelay(fd: number): void {
   setOption(fd, IPPROTO_TCP, TCP_NODELAY)
+}
+
+/**
+ * An idle peer from which nothing comes for `ms` any more, probes (keepalive) included, is gone: its machine was switched
+ * off, or the way to it has ended. The kernel counts in seconds; two are the least. Not TCP_USER_TIMEOUT: that ends the
+ * connection of a peer, too, that answers all probes and only does not read.
+ */
+export function setKeepalive(fd: number, ms: number): void {
+  const idle = Math.max(1, Math.floor(ms / 2000))
+  const interval = Math.max(1, Math.floor(ms / 2000 / PROBES))
+  setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle)
+  setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval)
+  setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, Math.max(1, Math.ceil((ms / 1000 - idle) / interval)))
+  setOption(fd, SOL_SOCKET, SO_KEEPALIVE)
 }
