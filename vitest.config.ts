@@ -6,6 +6,10 @@ const report = process.env['VMCHANNEL_TEST_REPORT']
 /** They look at processor time, memory or how long something stood still, so nothing else runs beside them. */
 const ALONE = ['footprint', 'keeper', 'soak'].map((name) => `test/machine/${name}.test.ts`)
 const ALL = ['test/**/*.test.ts']
+/** Once more with faults of system calls (test/support/faults.ts): short tests in which bytes and descriptors move. */
+const FAULTY = ['test/chardev/{unix,unix-leaving,tcp,memory}.test.ts', 'test/loopback/*.test.ts'].concat(
+  'test/device/attach/vfio-user/{server,irqs,stream,strangers}.test.ts',
+)
 
 export default defineConfig({
   test: {
@@ -19,6 +23,16 @@ export default defineConfig({
       {
         extends: true, // two files at a time: two cores, and a machine under TCG takes one
         test: { name: 'together', include: ALL, exclude: ALONE, maxWorkers: 2, sequence: { groupOrder: 0 } },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'faults',
+          include: FAULTY,
+          setupFiles: ['test/support/passing-faults.ts', 'test/descriptors.ts'],
+          maxWorkers: 2,
+          sequence: { groupOrder: 0 },
+        },
       },
       {
         extends: true,

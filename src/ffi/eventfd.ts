@@ -1,6 +1,6 @@
 /** eventfd(2), where both ends are ours or the kernel's. Those of a VMM are in shared-eventfd.ts. */
 
-import { check, declare } from './libc.ts'
+import { check, declare, EINTR, errno } from './libc.ts'
 
 const eventfdFunction = declare('int eventfd(unsigned int value, int flags)')
 const eventfdWrite = declare('int eventfd_write(int fd, uint64_t value)')
@@ -24,5 +24,8 @@ export function signalEventfd(fd: number): void {
 
 /** Reads and clears the counter; 0 where nothing was there. */
 export function drainEventfd(fd: number): number {
-  return readFunction(fd, counter, 8) === 8 ? Number(counterView.getBigUint64(0, true)) : 0
+  for (;;) {
+    if (readFunction(fd, counter, 8) === 8) return Number(counterView.getBigUint64(0, true))
+    if (errno() !== EINTR) return 0
+  }
 }

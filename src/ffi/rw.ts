@@ -168,8 +168,11 @@ const POLLHUP = 0x10
 function pollNow(fd: number, events: number): number {
   pollView.setInt32(0, fd, true)
   pollView.setInt16(4, events, true)
-  pollView.setInt16(6, 0, true)
-  return pollFunction(pollfd, 1, 0) > 0 ? pollView.getInt16(6, true) : 0
+  for (;;) {
+    pollView.setInt16(6, 0, true)
+    const result = pollFunction(pollfd, 1, 0)
+    if (result >= 0 || errno() !== EINTR) return result > 0 ? pollView.getInt16(6, true) : 0
+  }
 }
 
 /** Whether the far end of a socket, pipe or pty is gone in both directions; bytes may still be left to read. */

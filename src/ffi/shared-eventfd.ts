@@ -10,7 +10,7 @@
 
 import { readlinkSync } from 'node:fs'
 import { signalEventfd } from './eventfd.ts'
-import { addressOf, declare, viewNative } from './libc.ts'
+import { addressOf, declare, EINTR, errno, viewNative } from './libc.ts'
 import { setNonBlocking, waitWritable } from './rw.ts'
 
 const setupCall = declare('int64_t syscall(int64_t n, int64_t events, uintptr_t context)')
@@ -99,8 +99,11 @@ view.setBigUint64(IOV_AT + 8, 8n, true)
 
 /** Reads and clears the counter; 0 where nothing was there. Never waits. */
 export function drainShared(fd: number): number {
-  const read = readCall(SYS_PREADV2, fd, blockAddress + IOV_AT, 1, -1, -1, RWF_NOWAIT)
-  return read === 8 ? Number(view.getBigUint64(0, true)) : 0
+  for (;;) {
+    if (readCall(SYS_PREADV2, fd, blockAddress + IOV_AT, 1, -1, -1, RWF_NOWAIT) === 8)
+      return Number(view.getBigUint64(0, true))
+    if (errno() !== EINTR) return 0
+  }
 }
 
 /**

@@ -30,8 +30,10 @@ export function acceptFd(fd: number, thing = 'listening socket'): number | undef
     const peer = acceptFunction(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC)
     if (peer !== -1) return peer
     const error = errno()
-    if (error === EAGAIN || errnoName(error) === 'ECONNABORTED') return undefined
-    if (error !== EINTR) throw systemError('accept4', thing, 'ERR_VMCHANNEL_CHARDEV')
+    if (error === EAGAIN) return undefined
+    // ECONNABORTED: that one has gone, and hides who waits behind it.
+    if (error !== EINTR && errnoName(error) !== 'ECONNABORTED')
+      throw systemError('accept4', thing, 'ERR_VMCHANNEL_CHARDEV')
   }
 }
 
