@@ -56,7 +56,12 @@ async function listen(
   const address = (await resolve(spec))[0]!
   if (signal?.aborted) throw aborted(label)
   const fd = listenTcp(address)
-  return { fd, place: formatTcpAddress({ ...address, port: boundPort(fd) }) }
+  try {
+    return { fd, place: formatTcpAddress({ ...address, port: boundPort(fd) }) }
+  } catch (error) {
+    closeFd(fd)
+    throw error
+  }
 }
 
 function prepared<T extends number | undefined>(fd: T, spec: TcpSpec): T {

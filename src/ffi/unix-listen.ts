@@ -5,7 +5,7 @@
  * taken over, the one of a living process never is.
  */
 
-import { chmodSync, lstatSync, unlinkSync, type BigIntStats } from 'node:fs'
+import { chmodSync, lstatSync, rmSync, unlinkSync, type BigIntStats } from 'node:fs'
 import { dirname } from 'node:path'
 import { VmchannelError, type ErrorCode } from '../errors.ts'
 import { recallFd, type Store } from '../store.ts'
@@ -40,12 +40,14 @@ export interface UnixListener {
 export function listenUnix(path: string, backlog = 8): UnixListener {
   const address = unixAddress(path)
   const fd = openSocket(path)
+  let bound = false
   try {
     if (bindFunction(fd, address, ADDRESS_SIZE) === -1) {
       if (errno() !== EADDRINUSE) throw bindError(path, errno())
       removeStale(path)
       if (bindFunction(fd, address, ADDRESS_SIZE) === -1) throw bindError(path, errno())
     }
+    bound = true
     // Nobody can connect before listen(), so there is no moment at which others get in.
     chmodSync(path, 0o600)
     if (listenFunction(fd, backlog) === -1) throw systemError('listen', path)
@@ -53,6 +55,7 @@ export function listenUnix(path: string, backlog = 8): UnixListener {
     return { fd, path, accept: () => acceptFd(fd, path), close: () => closeListener(fd, path, own) }
   } catch (error) {
     closeFd(fd)
+    if (bound) rmSync(path, { force: true })
     throw error
   }
 }

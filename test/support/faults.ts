@@ -10,7 +10,7 @@
 import koffi from 'koffi'
 import type { NativeFunction } from '../../src/ffi/libc.ts'
 
-const E = koffi.os.errno as Record<string, number>
+const E: Readonly<Record<string, number>> = koffi.os.errno
 const SYSCALLS: Readonly<Record<number, string>> = {
   ...{ 307: 'sendmmsg', 299: 'recvmmsg', 206: 'io_setup', 209: 'io_submit', 327: 'preadv2', 332: 'statx' },
   ...{ 269: 'sendmmsg', 243: 'recvmmsg', 0: 'io_setup', 2: 'io_submit', 286: 'preadv2', 291: 'statx' },
