@@ -122,6 +122,7 @@ export const TOPICS: readonly Topic[] = [
         ['VMCHANNEL_QEMU', 'the QEMU to run (qemu, vmchannel-qemu, inspect, doctor)'],
         ['VMCHANNEL_LOG', 'error, warn, info or debug: how much device processes tell on standard error'],
         ['VMCHANNEL_STATE_DIR', 'where device processes keep their sockets'],
+        ['VMCHANNEL_HEARTBEAT', 'off: a device process that hangs is not replaced, for debugging'],
         ['VMCHANNEL_CONTROL', 'control socket (port, connect, serve)'],
         ['VMCHANNEL_VM', 'name of the VM (port, connect, serve)'],
         ['VMCHANNEL_CONFIG, VMCHANNEL_SOCKET, VMCHANNEL_MAX_PORTS, VMCHANNEL_MEMORY', 'as the options of serve'],

@@ -6,6 +6,8 @@
 import { symlinkSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { describeError, VmchannelError } from '../errors.ts'
+import { holdDir } from '../ffi/flock.ts'
+import { closeFd } from '../ffi/libc.ts'
 import type { Log } from '../log.ts'
 import type { PortSpec } from '../port-spec.ts'
 import type { Store } from '../store.ts'
@@ -44,6 +46,8 @@ export class DeviceProcess {
   #control: ControlServer | undefined
   #stateDir = ''
   #madeDir = false
+  /** Says that the directory is in use, until this process and its successors have gone. */
+  #dirLock: number | undefined
   #closed = false
 
   readonly #link: KeeperLink | undefined
@@ -67,6 +71,7 @@ export class DeviceProcess {
           })
         this.#stateDir = path
         this.#madeDir = made
+        this.#dirLock = left.fds[0]
       } else if (config.stateDir === undefined) {
         this.#stateDir = makeOwnDir()
         this.#madeDir = true
@@ -74,7 +79,9 @@ export class DeviceProcess {
         this.#stateDir = resolve(config.stateDir)
         this.#madeDir = makePrivateDir(this.#stateDir)
       }
-      link?.keep('state-dir', [], JSON.stringify({ path: this.#stateDir, made: this.#madeDir, version: VERSION }))
+      if (!left) this.#dirLock = holdDir(this.#stateDir)
+      const lock = this.#dirLock === undefined ? [] : [this.#dirLock]
+      link?.keep('state-dir', lock, JSON.stringify({ path: this.#stateDir, made: this.#madeDir, version: VERSION }))
       if (link?.resumed) await this.#takeOver(link)
       else for (const vm of config.vms) await this.addVm(vm)
       const usual = join(this.#stateDir, CONTROL_SOCKET)
@@ -204,6 +211,7 @@ export class DeviceProcess {
         this.log.error(`at the end: ${String(error)}`)
       }
     if (this.#madeDir) removeDir(this.#stateDir)
+    if (this.#dirLock !== undefined) closeFd(this.#dirLock)
   }
 
   #store(vm: string): Store | undefined {

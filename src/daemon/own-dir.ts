@@ -6,11 +6,12 @@
 import { lstatSync } from 'node:fs'
 import { join } from 'node:path'
 import { VmchannelError } from '../errors.ts'
+import { isHeld } from '../ffi/flock.ts'
 import { probeUnix } from '../ffi/unix-probe.ts'
 import { CONTROL_SOCKET } from './protocol.ts'
 import { listDirs, makePrivateDir, removeDir, stateRoot } from './state-dir.ts'
 
-/** A directory without a control socket is that of a process which is just starting, for at most this long. */
+/** A directory without a control socket, and that nobody holds yet, has just been made, at most this long ago. */
 const STARTING_MS = 60_000
 
 /** Makes the state directory of this process. */
@@ -30,6 +31,8 @@ export function makeOwnDir(): string {
 function isDead(path: string): boolean {
   const control = join(path, CONTROL_SOCKET)
   try {
+    // A process that waits for the peer of a port has no control socket yet, for as long as that takes.
+    if (isHeld(path)) return false
     if (!lstatSync(control, { throwIfNoEntry: false })) return Date.now() - lstatSync(path).mtimeMs > STARTING_MS
     // 'missing': a link to a control socket elsewhere that is gone.
     return probeUnix(control) !== 'open'

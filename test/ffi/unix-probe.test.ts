@@ -1,11 +1,12 @@
 /** Looking whether a socket is alive is never a peer: whoever listens sees nothing, whatever looks. */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { openChardev } from '../../src/chardev/registry.ts'
 import { DeviceProcess } from '../../src/daemon/device-process.ts'
+import { holdDir } from '../../src/ffi/flock.ts'
 import { makeOwnDir } from '../../src/daemon/own-dir.ts'
 import { listenVfioUser } from '../../src/device/attach/vfio-user/server.ts'
 import { VmchannelError } from '../../src/errors.ts'
@@ -88,12 +89,14 @@ test('state directories of dead processes are removed; those of living ones see 
   const root = join(folder, 'root')
   mkdirSync(root, { mode: 0o700 })
   const listeners: UnixListener[] = []
-  for (const name of ['living', 'dead', 'starting', 'given-up', 'linked', 'link-lost']) {
+  const held: number[] = []
+  for (const name of ['living', 'dead', 'starting', 'given-up', 'waiting', 'linked', 'link-lost']) {
     mkdirSync(join(root, name))
     const control = join(root, name, 'control.sock')
     if (name === 'living') listeners.push(listenUnix(control))
     if (name === 'dead') deadSocket(control)
-    if (name === 'given-up') utimesSync(join(root, name), 1, 1)
+    if (name === 'waiting') held.push(holdDir(join(root, name))!)
+    if (name === 'given-up' || name === 'waiting') utimesSync(join(root, name), 1, 1)
     if (name === 'linked') {
       listeners.push(listenUnix(join(folder, 'elsewhere')))
       symlinkSync(join(folder, 'elsewhere'), control)
@@ -102,10 +105,11 @@ test('state directories of dead processes are removed; those of living ones see 
   }
   const own = makeOwnDir()
   expect(own).toBe(join(root, String(process.pid)))
-  for (const name of ['living', 'starting', 'linked'])
+  for (const name of ['living', 'starting', 'waiting', 'linked'])
     expect([name, existsSync(join(root, name))]).toEqual([name, true])
   for (const name of ['dead', 'given-up', 'link-lost'])
     expect([name, existsSync(join(root, name))]).toEqual([name, false])
+  for (const fd of held) closeSync(fd)
   for (const listener of listeners) {
     expect(listener.accept()).toBeUndefined()
     listener.close()
