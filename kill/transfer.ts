@@ -65,12 +65,12 @@ async function settled(
   doneWith: (counted: number) => boolean,
   counter: Counter,
 ): Promise<void> {
-  if (!port.lossy || !rig.mayDie()) return rig.until(done, what)
+  if (!port.lossy) return rig.until(done, what)
   let lost = 0
   const over = new AbortController()
   const look = async (): Promise<void> => {
     while (!over.signal.aborted) {
-      lost = await counted(rig, port.id, counter).catch(() => 0)
+      if (rig.mayDie()) lost = await counted(rig, port.id, counter).catch(() => 0)
       await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
     }
   }
@@ -79,6 +79,9 @@ async function settled(
     await rig.until(() => done() || (lost > 0 && doneWith(lost)), what)
     // What was counted may still come.
     if (lost > 0) await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  } catch (error) {
+    const got = counter === 'hostToGuestDropped' ? rig.driver.bytes(port.id).length : port.peer!.received.length
+    throw new Error(`${got} bytes came, ${lost} were counted: ${String(error)}`, { cause: error })
   } finally {
     over.abort()
     await looking
