@@ -200,6 +200,8 @@ class Life {
         this.#end.dies = true
     }
     if (r.chance(70)) this.#end.look()
+    // Not in a turn that nobody waits for.
+    this.#end.dies = false
     if (r.chance(20)) await settle(1)
   }
 

@@ -177,7 +177,8 @@ async function orGone<T>(work: () => Promise<T>): Promise<T | undefined> {
   try {
     return await work()
   } catch (error) {
-    if (!(error instanceof Error) || !error.message.includes('hung up')) throw error
+    // Or an answer to what it sent before.
+    if (!(error instanceof Error) || !/hung up|a reply to something else/.test(error.message)) throw error
     return undefined
   }
 }
