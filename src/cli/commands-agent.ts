@@ -73,6 +73,10 @@ const EXEC: CommandRow = {
 const GET: CommandRow = {
   name: 'get',
   summary: 'copy a file of the guest to the host',
+  text: [
+    'With - the content comes out on standard output as it is: what the guest writes, the terminal obeys. In a terminal, ' +
+      'give it to a program that shows control characters.',
+  ],
   args: [
     { name: 'REMOTE', text: 'path in the guest' },
     {
@@ -83,7 +87,7 @@ const GET: CommandRow = {
     },
   ],
   options: [...OPTIONS, VIA],
-  examples: [{ text: 'Look at the log of the guest:', command: 'vmchannel agent get /var/log/syslog - | tail' }],
+  examples: [{ text: 'Look at the log of the guest:', command: 'vmchannel agent get /var/log/syslog - | less' }],
   load: async () => (await import('./agent-file.ts')).agentGet,
 }
 

@@ -6,7 +6,7 @@
  */
 
 import { cut, escapeText } from '../escape.ts'
-import type { Log } from '../log.ts'
+import { LineLimit, LOG_LINE_MAX, type Log } from '../log.ts'
 import { isJournal, openStderr } from './stderr.ts'
 import type { DaemonConfig } from './protocol.ts'
 
@@ -15,10 +15,6 @@ export type LogLevel = DaemonConfig['logLevel']
 const LEVELS: readonly LogLevel[] = ['error', 'warn', 'info', 'debug']
 /** syslog's numbers, in the order of LEVELS. */
 const PRIORITIES = [3, 4, 6, 7]
-/** Lines in one go, and lines a second after that. */
-const BURST = 200
-const RATE = 20
-const LINE_LEN = 2000
 
 export interface LogOptions {
   level: LogLevel
@@ -34,12 +30,12 @@ export async function openLog({ level, format, write = openStderr() }: LogOption
   const emit = format === 'json' ? await jsonEmitter(gate, prefix) : textEmitter(gate, prefix)
   const last = LEVELS.indexOf(level)
   const make = (head: string): Log => {
-    const budget = new Budget()
+    const limit = new LineLimit()
     const method = (index: number): ((message: string) => void) => {
       if (index > last) return () => {}
       return (message) => {
-        if (!budget.admit()) return
-        const left = budget.takeLeft() + gate.takeLeft()
+        if (!limit.admit()) return
+        const left = limit.takeLeft() + gate.takeLeft()
         if (left > 0) emit(1, `${head}${left} log lines were left out here`)
         emit(index, clean(head + message))
       }
@@ -81,33 +77,6 @@ async function jsonEmitter(gate: Gate, journal: boolean): Promise<Emit> {
   }
 }
 
-/** How many lines of one source may go, and the count of those that may not. */
-class Budget {
-  #tokens = BURST
-  #time = performance.now()
-  #left = 0
-
-  /** Whether a line may go. */
-  admit(): boolean {
-    const now = performance.now()
-    this.#tokens = Math.min(BURST, this.#tokens + ((now - this.#time) * RATE) / 1000)
-    this.#time = now
-    if (this.#tokens < 1) {
-      this.#left++
-      return false
-    }
-    this.#tokens--
-    return true
-  }
-
-  /** Lines left out since the last time. */
-  takeLeft(): number {
-    const left = this.#left
-    this.#left = 0
-    return left
-  }
-}
-
 /** Where lines go, and the count of those that did not. */
 class Gate {
   readonly #write: (line: Uint8Array) => number
@@ -139,5 +108,5 @@ const NEWLINE = Uint8Array.of(10)
 /** Line breaks are those of a hint: each line gets the prefix. */
 function clean(message: string): string {
   const safe = escapeText(message)
-  return safe.length > LINE_LEN ? `${cut(safe, LINE_LEN)}…` : safe
+  return safe.length > LOG_LINE_MAX ? `${cut(safe, LOG_LINE_MAX)}…` : safe
 }

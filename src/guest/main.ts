@@ -6,9 +6,9 @@
 
 import { realpathSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { escapeText } from '../escape.ts'
+import { cut, escapeText } from '../escape.ts'
 import { describeError, EXIT_CODES, VmchannelError } from '../errors.ts'
-import { SILENT, type Log } from '../log.ts'
+import { LineLimit, LOG_LINE_MAX, SILENT, type Log } from '../log.ts'
 import { PortBoard } from './board.ts'
 import { startSession, type SessionOptions } from './session.ts'
 import { startUsernet, type UsernetOptions } from './usernet.ts'
@@ -45,12 +45,19 @@ export async function runGuest(options: GuestOptions = {}): Promise<void> {
 
 /** A line break is that of a hint. */
 function sayLine(text: string): void {
-  process.stderr.write(`vmchannel guest: ${escapeText(text)}\n`)
+  const safe = escapeText(text)
+  process.stderr.write(`vmchannel guest: ${safe.length > LOG_LINE_MAX ? `${cut(safe, LOG_LINE_MAX)}…` : safe}\n`)
 }
 
-/** Lines on stderr. */
+/** Lines on stderr, in a bounded number: a device can add and remove ports without end. */
 export function stderrLog(quiet = false): Log {
-  const say = (level: string) => (message: string) => sayLine(`${level}${message}`)
+  const limit = new LineLimit()
+  const say = (level: string) => (message: string) => {
+    if (!limit.admit()) return
+    const left = limit.takeLeft()
+    if (left > 0) sayLine(`warning: ${left} log lines were left out here`)
+    sayLine(`${level}${message}`)
+  }
   return { error: say('error: '), warn: say('warning: '), info: quiet ? () => {} : say(''), debug: () => {} }
 }
 

@@ -72,15 +72,20 @@ describe('lines', () => {
   })
 
   it('of one VM do not hide those of another, or of the process', async () => {
-    const { log, text } = await logTo()
-    const [noisy, quiet] = [log.scope!('noisy'), log.scope!('quiet')]
-    for (let i = 0; i < 1000; i++) noisy.error(`queue ${i} is broken`)
-    quiet.error('the host has a problem')
-    log.info('and the process too')
-    const lines = text().trimEnd().split('\n')
-    expect(lines).toHaveLength(202)
-    expect(lines.at(-2)).toMatch(/: error: quiet: the host has a problem$/)
-    expect(lines.at(-1)).toMatch(/: and the process too$/)
+    vi.useFakeTimers({ toFake: ['performance'] })
+    try {
+      const { log, text } = await logTo()
+      const [noisy, quiet] = [log.scope!('noisy'), log.scope!('quiet')]
+      for (let i = 0; i < 1000; i++) noisy.error(`queue ${i} is broken`)
+      quiet.error('the host has a problem')
+      log.info('and the process too')
+      const lines = text().trimEnd().split('\n')
+      expect(lines).toHaveLength(202)
+      expect(lines.at(-2)).toMatch(/: error: quiet: the host has a problem$/)
+      expect(lines.at(-1)).toMatch(/: and the process too$/)
+    } finally {
+      vi.useRealTimers()
+    }
   })
 
   it('that do not fit are left out, torn ones are ended', async () => {
