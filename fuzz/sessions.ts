@@ -172,7 +172,7 @@ async function step(r: Random, owners: readonly Owner[], strangers: FakeVmm[], f
   await turn()
 }
 
-/** What a peer that was hung up on meets. */
+/** What a peer that was hung up on meets, perhaps with the refusal of an earlier message in its socket. */
 async function orGone<T>(work: () => Promise<T>): Promise<T | undefined> {
   try {
     return await work()
