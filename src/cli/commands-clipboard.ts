@@ -14,6 +14,9 @@ export const CLIPBOARD: CommandRow = {
       'none, --backend x11 goes through Xwayland). Content moves when it is pasted; through wl-clipboard, xclip ' +
       'and xsel what is copied in the guest moves at once, in one type. Content that is too large or that its owner does ' +
       'not give is refused, and said here: the program that wanted it goes on with nothing.',
+    'Text is handed on byte by byte, whether it is UTF-8 or not, with two exceptions: zero bytes at the end of what a guest ' +
+      'gives are dropped, because some agents end a text as C does; and where the agent asks for the line ends of Windows, ' +
+      'LF becomes CR LF on the way into the guest and CR LF becomes LF on the way out. A lone CR is left alone.',
   ],
   options: [
     { flags: '--backend <name>', text: 'the clipboard of the host', default: 'auto', choices: BACKENDS },

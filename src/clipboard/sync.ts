@@ -179,7 +179,7 @@ export class ClipboardSync {
         offer.read(type).then(resolve, reject)
         return () => {}
       })
-      if (type === TEXT && session.crlf) bytes = Buffer.from(Buffer.from(bytes).toString().replaceAll(/\r?\n/g, '\r\n'))
+      if (type === TEXT && session.crlf) bytes = replaceBytes(bytes, /\r?\n/g, '\r\n')
       if (bytes.length > this.#limit)
         throw new VmchannelError('ERR_VMCHANNEL_CLIPBOARD', `${type} is larger than the limit of ${this.#limit} bytes`)
       counters.contents++
@@ -211,7 +211,7 @@ export class ClipboardSync {
       let bytes = await session.request(selection, type)
       if (type === TEXT) {
         bytes = withoutZeros(bytes)
-        if (session.crlf) bytes = Buffer.from(bytes.toString().replaceAll('\r\n', '\n'))
+        if (session.crlf) bytes = replaceBytes(bytes, /\r\n/g, '\n')
       }
       counters.contents++
       counters.bytes += bytes.length
@@ -279,6 +279,11 @@ export class ClipboardSync {
   #say(event: ClipboardEvent): void {
     this.#options.onEvent?.(event)
   }
+}
+
+/** A text that is no UTF-8, or is cut within a character, keeps its bytes. */
+function replaceBytes(bytes: Uint8Array, from: RegExp, to: string): Buffer {
+  return Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(from, to), 'latin1')
 }
 
 /** Some agents end a text as C does. */

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { until } from '../cli/run.ts'
-import { checksum, type Desk } from './desk.ts'
+import { checksum, TEXT, type Desk } from './desk.ts'
 import { noisePng } from './png.ts'
 import { PATIENCE, pastes, Sharing } from './sharing.ts'
 
@@ -18,6 +18,14 @@ export interface Shared {
 
 const GREETING = 'Grüße\nзавтра 日本 😀 ẞ'
 export const PNG = 'image/png'
+const ODD_TEXTS: readonly [string, Buffer][] = [
+  ['a NUL within', Buffer.from('a\0b')],
+  ['a lone CR', Buffer.from('a\rb\r')],
+  ['CR LF', Buffer.from('a\r\nb\r\n')],
+  ['characters of four bytes', Buffer.from('😀👩‍👩‍👧𝄞')],
+  ['UTF-8 that is cut', Buffer.from('Grüße 😀').subarray(0, -2)],
+  ['no UTF-8', Buffer.from([0xfc, 0x62, 0xff, 0xfe])],
+]
 
 /** Until a side pastes just this picture. */
 export async function keeps(desk: Desk, sum: string): Promise<void> {
@@ -51,6 +59,48 @@ export function sharesAClipboard(get: () => Shared): void {
     await sharing.copied('guest', () => guest.copyKept(PNG))
     await keeps(host, sum)
     expect(sharing.said().filter((word) => word.startsWith('refused'))).toEqual([])
+    await sharing.end()
+  })
+
+  it('text of any bytes is the same on the other side, and does not come back', { timeout: 3 * PATIENCE }, async () => {
+    const { guest, host, share } = get()
+    const sharing = await share()
+    const moves = async (from: Desk, to: Desk, bytes: Buffer, what: string): Promise<void> => {
+      const sum = checksum(bytes)
+      let last = ''
+      await from.fill(bytes)
+      await from.copyKept(TEXT)
+      await until(what, async () => (last = await to.keep(TEXT)) === sum, 15_000).catch(() => {})
+      expect(last, what).toBe(sum)
+    }
+    // What either side has had before is told first.
+    await guest.copy('first')
+    await pastes(host, 'first')
+    const from = sharing.events.length
+    for (const [what, bytes] of ODD_TEXTS) {
+      await moves(guest, host, Buffer.concat([Buffer.from('g'), bytes]), `${what}, to the host`)
+      await moves(host, guest, Buffer.concat([Buffer.from('h'), bytes]), `${what}, to the guest`)
+    }
+    expect(sharing.said(from)).toEqual(ODD_TEXTS.flatMap(() => ['guest clipboard', 'host clipboard']))
+    await sharing.end()
+  })
+
+  it('a picture of 20 MB over the limit is refused, with a message, both ways', { timeout: 3 * PATIENCE }, async () => {
+    const { guest, host, hostFile, share } = get()
+    const sharing = await share('--limit', '16M')
+    writeFileSync(hostFile, noisePng(20_000_000))
+    await sharing.copied('host', () => host.copyKept(PNG))
+    expect(await guest.paste('clipboard', PNG)).toBe('')
+    expect(sharing.said().at(-1)).toMatch(/^refused host: .*limit of 16777216 bytes/)
+    const from = sharing.events.length
+    await guest.run(`head -c 20000000 /dev/zero | ${guest.copying('clipboard', PNG)}`)
+    await sharing.next('copied', from)
+    expect(await host.paste('clipboard', PNG)).toBe('')
+    expect(await sharing.next('refused', from)).toMatchObject({
+      ...{ from: 'guest', why: expect.stringMatching(/16777216|limit/) },
+    })
+    await guest.copy('small')
+    await pastes(host, 'small')
     await sharing.end()
   })
 

@@ -50,9 +50,9 @@ export class Desk {
     await this.run(`printf %s ${quote(text)} | ${this.copying(selection)}`)
   }
 
-  /** The command that copies a text which it reads. */
-  copying(selection: Selection = 'clipboard'): string {
-    return `${this.#words.copy(selection, TEXT)} >/dev/null 2>&1`
+  /** The command that copies what it reads. */
+  copying(selection: Selection = 'clipboard', type: string = TEXT): string {
+    return `${this.#words.copy(selection, type)} >/dev/null 2>&1`
   }
 
   /** Process id of the program that has copied it and waits. */
@@ -78,6 +78,11 @@ export class Desk {
     const { status, output } = await this.#shell(`${paste} && sha256sum <${this.#file} | cut -d' ' -f1`)
     if (status === 124) throw new Error(`a program that pastes hangs for ${HANGS_S} s`)
     return output.trim()
+  }
+
+  /** Fills the file. */
+  async fill(bytes: Uint8Array): Promise<void> {
+    await this.run(`echo ${Buffer.from(bytes).toString('base64')} | base64 -d >${this.#file}`)
   }
 
   /** Copies what is in the file. */
