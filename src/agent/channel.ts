@@ -233,7 +233,9 @@ function gone(cause?: Error): VmchannelError {
 }
 
 function tooMuch(what: string): VmchannelError {
-  return new VmchannelError('ERR_VMCHANNEL_AGENT', `the guest sent ${what}`)
+  return new VmchannelError('ERR_VMCHANNEL_AGENT', `the guest sent ${what}`, {
+    hint: 'the connection was closed; ask for less in one request: of a file, one part after the other',
+  })
 }
 
 /** At most as many as there are, and never many in base64. */

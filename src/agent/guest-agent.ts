@@ -112,8 +112,8 @@ export class GuestAgent {
       await this.#ask(what, {}, options),
       { version: 'string', supported_commands: [{ name: 'string', enabled: 'boolean' }] },
     )
-    const commands = answer.supported_commands.toSorted((a, b) => (a.name < b.name ? -1 : 1))
-    return { version: answer.version, commands }
+    const commands = answer.supported_commands.map(({ name, enabled }) => ({ name, enabled }))
+    return { version: answer.version, commands: commands.toSorted((a, b) => (a.name < b.name ? -1 : 1)) }
   }
 
   async osInfo(options: WaitOptions = {}): Promise<GuestOsInfo> {

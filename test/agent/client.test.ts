@@ -193,6 +193,19 @@ describe('refusals', () => {
     await expect(agent.hostName()).rejects.toMatchObject({ hint: expect.stringContaining('--block-rpcs') })
   })
 
+  it('info: commands sorted, each with its name and whether it is enabled', async () => {
+    const one = (name: string, enabled: boolean) => ({ name, enabled, 'success-response': true })
+    const answer = { version: '10.0', supported_commands: [one('guest-sync', true), one('guest-exec', false)] }
+    const { agent } = await open({ commands: { 'guest-info': () => answer } })
+    expect(await agent.info()).toEqual({
+      version: '10.0',
+      commands: [
+        { name: 'guest-exec', enabled: false },
+        { name: 'guest-sync', enabled: true },
+      ],
+    })
+  })
+
   it('a freeze that fails is thawed', async () => {
     const commands = {
       'guest-fsfreeze-status': () => 'thawed',
