@@ -238,6 +238,7 @@ export class ConsoleDevice implements VirtioDevice, PortOwner, ControlReceiverOw
   reset(): void {
     const was = this.#started
     this.#started = false
+    if (was) this.#ports.drain(this.work)
     this.#accepted = 0n
     this.#queues.disableAll()
     this.#control.reset(false)

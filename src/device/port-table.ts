@@ -4,6 +4,7 @@ import { VmchannelError } from '../errors.ts'
 import { printable } from '../log.ts'
 import type { PortSettings } from './port-settings.ts'
 import type { Port } from './port.ts'
+import type { DeviceWork } from './work.ts'
 
 export class PortTable {
   readonly size: number
@@ -51,6 +52,17 @@ export class PortTable {
   writer(id: number): Port | undefined {
     if (this.#ports[id]?.guestReady) this.#leaving.delete(id)
     return this.#leaving.get(id) ?? this.#ports[id]
+  }
+
+  /**
+   * Before the driver is reset, or the VMM is gone. A program's last words may be in a ring that the device has not been
+   * notified of: a guest that powers off waits for nobody. No more ports than the turn has room for.
+   */
+  drain(work: DeviceWork): void {
+    for (const port of this.#ports) {
+      port?.drain()
+      if (work.left <= 0) return
+    }
   }
 
   /** The driver was reset: it waits for nothing any more. */

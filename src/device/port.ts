@@ -128,6 +128,11 @@ export class Port implements ChardevEnd {
     else if (onClose === 'drain') this.#inputDeadline = this.#owner.after(drainMs, () => this.#receiver.discard())
   }
 
+  /** The driver is about to be gone: what programs have written is sent, as far as the chardev takes it at once. */
+  drain(): void {
+    if (!this.#removed) this.#transmitter.drain()
+  }
+
   /** The driver is gone: reset. */
   guestReset(): void {
     this.setGuestReady(false)

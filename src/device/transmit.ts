@@ -160,6 +160,11 @@ export class Transmitter {
     }
   }
 
+  /** A last run before the ring goes, whether or not the driver has notified, and whether or not a later turn is asked for. */
+  drain(): void {
+    if (this.queue.enabled) this.#run(false, this.#owner.work.quantum)
+  }
+
   /** What comes after the removal is dropped. */
   giveBack(): void {
     const { work } = this.#owner
