@@ -224,7 +224,5 @@ async function inTime(work: Promise<void>, what: string): Promise<void> {
 export const USERNET: FuzzTarget = {
   name: 'usernet',
   title: 'guest programs on the connection of user networking',
-  // One greeting starts all queues, 1024 of them where there are 511 ports: 40 to 250 ms on a busy machine, cold.
-  turnMs: 500,
   start,
 }

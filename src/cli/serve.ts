@@ -17,6 +17,7 @@ import { parsePortSpec } from '../port-spec.ts'
 import { planQemu } from '../qemu/plan.ts'
 import { print, printJson, say, warn } from './print.ts'
 import { logLevel } from './qemu-options.ts'
+import { Served } from './serve-end.ts'
 import { readServeConfig } from './serve-config.ts'
 import { shellQuote } from './shell-quote.ts'
 import type { Run } from './table.ts'
@@ -36,19 +37,13 @@ export const serveCommand: Run = async ({ options }) => {
     ports.some((port) => parsePortSpec(port, 'port').chardev.kind === 'stdio'),
   )
   const device = await start(config, stdio)
-  const ended = new Promise<number>((resolve) =>
-    device.process.once('exit', (status, signal) => resolve(signal === null ? (status ?? 0) : 128)),
-  )
-  let asked = false
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.on(signal, () => {
-      asked = true
-      device.process.kill('SIGTERM')
-    })
+  const served = new Served(device, config.keeper ?? true, warn)
+  const ended = served.ended()
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => served.stop())
   announce(config, device, options['json'] === true, stdio)
-  const status = await ended
-  if (asked) return 0
-  throw new VmchannelError('ERR_VMCHANNEL_CLOSED', `the device process has ended by itself (status ${status})`, {
+  const how = await ended
+  if (how === undefined) return 0
+  throw new VmchannelError('ERR_VMCHANNEL_CLOSED', `the device process has ended by itself (${how})`, {
     hint: 'its log is above; --log debug says more',
   })
 }

@@ -18,7 +18,7 @@ import type { ControlActions } from './control-receiver.ts'
 import { DriverPort } from './port.ts'
 import type { DriverPortEventName, PortOwner, QueueOwner } from './port-settings.ts'
 import { DriverQueues } from './queues.ts'
-import { Turn, type Waiting } from './turn.ts'
+import { PAIR_COST, Turn, TurnSteps, type Waiting } from './turn.ts'
 import { failDevice, resetDevice, startDevice, type InterruptHandler, type Transport } from './transport.ts'
 
 export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, ControlActions {
@@ -36,6 +36,7 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
   #needsReset = false
   /** From set-up until the device has been reset: it may write to their memory all that time. */
   #queues: DriverQueues | undefined
+  #starting: TurnSteps | undefined
   #ports: (DriverPort | undefined)[] = []
 
   constructor(transport: Transport, pool: DmaPool, options: DriverOptions = {}) {
@@ -60,7 +61,7 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
   }
   /** Ports that the device may add: 0 … maxPorts - 1. */
   get maxPorts(): number {
-    return this.#queues?.pairs.length ?? 0
+    return this.#queues?.ports ?? 0
   }
   get multiport(): boolean {
     return (this.#accepted & VIRTIO_CONSOLE_F_MULTIPORT) !== 0n
@@ -72,17 +73,36 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
 
   /** Takes the device into use. Throws VmchannelError or PeerFault; then the device is marked FAILED. */
   start(): void {
+    this.#checkStopped()
+    for (const steps = this.#start(() => {}); !steps.next().done;);
+  }
+
+  /**
+   * The same in several turns of the event loop, where there are many ports and others that want to go on. `running` is
+   * called when the device runs, before it is heard. Resolves then, or when `stop` came before; rejects as `start` throws.
+   */
+  startInTurns(running: () => void = () => {}): Promise<void> {
+    this.#checkStopped()
+    this.#starting = new TurnSteps(this.turn, this.#start(running), PAIR_COST)
+    return this.#starting.done
+  }
+
+  #checkStopped(): void {
     if (this.#running) throw new VmchannelError('ERR_VMCHANNEL_IN_USE', 'the driver runs already')
     this.stop()
+  }
+
+  *#start(running: () => void): Generator<undefined, void> {
     this.#needsReset = false
     const { features } = this.#settings
     try {
-      startDevice(this.#transport, {
+      yield* startDevice(this.#transport, {
         choose: (offered) => offered & features,
         setUp: (accepted) => {
           this.#accepted = accepted
           this.#transport.connect(this)
-          this.#queues = new DriverQueues(this.#transport, this.#pool, accepted, this.#settings, this, this.#log)
+          this.#queues = new DriverQueues(this.#transport, this.#pool, accepted, this.#settings, this)
+          return this.#queues.setUp(this.#log)
         },
       })
     } catch (error) {
@@ -90,7 +110,9 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
       this.#release()
       throw error
     }
+    this.#starting = undefined
     this.#running = true
+    running()
     const control = this.#queues?.control
     if (!control) {
       // Without MULTIPORT there is one port, a console that is open at once (§5.3.5).
@@ -108,8 +130,10 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
 
   /** Ends all ports and resets the device. Also after it has failed: until then it may write to our memory. */
   stop(): void {
+    this.#starting?.abandon()
     if (this.#running) this.#end()
     else if (!this.#queues) return
+    else this.#transport.connect(undefined)
     resetDevice(this.#transport)
     this.#release()
   }
@@ -129,6 +153,7 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
   }
 
   #release(): void {
+    this.#starting = undefined
     this.turn.clear()
     this.#queues?.release()
     this.#queues = undefined
@@ -202,7 +227,7 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
   // --- ControlActions
 
   add(id: number): boolean {
-    const pair = this.#queues?.pairs[id]
+    const pair = this.#queues?.pair(id)
     // A broken queue stays broken until the device is reset.
     if (!pair || pair.receiver.queue.broken || pair.transmitter.queue.broken) return false
     // A device that adds a port anew has forgotten all about it: it is told again (§5.3.6.2).

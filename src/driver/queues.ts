@@ -31,45 +31,68 @@ export interface Pair {
 }
 
 export class DriverQueues {
-  /** By port number; without MULTIPORT there is only port 0. */
-  readonly pairs: Pair[] = []
-  readonly control: { readonly sender: ControlSender; readonly receiver: ControlReceiver } | undefined
+  control: { readonly sender: ControlSender; readonly receiver: ControlReceiver } | undefined
   readonly #transport: Transport
   readonly #pool: DmaPool
   readonly #accepted: bigint
+  readonly #settings: DriverSettings
+  readonly #owner: QueueOwner & ControlActions
   readonly #rings: DriverRing[] = []
+  /** By port number; without MULTIPORT there is only port 0. */
+  readonly #queues: { readonly receiveq: DriverQueue; readonly transmitq: DriverQueue }[] = []
+  /** Of those ports that there have been. */
+  readonly #pairs = new Map<number, Pair>()
 
-  /** Enables all of them; when that fails, what was taken of the pool is given back. */
   constructor(
     transport: Transport,
     pool: DmaPool,
     accepted: bigint,
     settings: DriverSettings,
     owner: QueueOwner & ControlActions,
-    log: Log,
   ) {
     this.#transport = transport
     this.#pool = pool
     this.#accepted = accepted
-    try {
-      const multiport = (accepted & VIRTIO_CONSOLE_F_MULTIPORT) !== 0n
-      const ports = multiport ? readMaxPorts(transport, log) : 1
-      for (let id = 0; id < ports; id++) this.pairs.push(this.#pair(id, settings, owner))
-      if (!multiport) return
-      const receiveq = this.#enable(CONTROL_RECEIVEQ, { indirect: 0, tolerant: false })
-      // Some devices acknowledge what is said to them twice.
-      const transmitq = this.#enable(CONTROL_TRANSMITQ, { indirect: 0, tolerant: true })
-      const receiver = new ControlReceiver(receiveq, owner, settings.resizeOrder, log)
-      this.control = { sender: new ControlSender(transmitq, pool), receiver }
-    } catch (error) {
-      this.release()
-      throw error
+    this.#settings = settings
+    this.#owner = owner
+  }
+
+  /** Ports that the device may add. */
+  get ports(): number {
+    return this.#queues.length
+  }
+
+  /** Who moves the bytes of a port; made when it is first asked for: most devices have far more queues than ports. */
+  pair(id: number): Pair | undefined {
+    const there = this.#pairs.get(id)
+    const queues = this.#queues[id]
+    if (there || !queues) return there
+    const pair = this.#makePair(queues.receiveq, queues.transmitq)
+    this.#pairs.set(id, pair)
+    return pair
+  }
+
+  /** Enables all of them, a pair in each step; what was made before an error is left to `release`. */
+  *setUp(log: Log): Generator<undefined, void> {
+    const multiport = (this.#accepted & VIRTIO_CONSOLE_F_MULTIPORT) !== 0n
+    const ports = multiport ? readMaxPorts(this.#transport, log) : 1
+    for (let id = 0; id < ports; id++) {
+      const receiveq = this.#enable(receiveqOf(id), { indirect: 0, tolerant: false })
+      const transmitq = this.#enable(transmitqOf(id), { indirect: TRANSMIT_CHAIN_MAX, tolerant: false })
+      this.#queues.push({ receiveq, transmitq })
+      yield
     }
+    if (!multiport) return
+    const receiveq = this.#enable(CONTROL_RECEIVEQ, { indirect: 0, tolerant: false })
+    // Some devices acknowledge what is said to them twice.
+    const transmitq = this.#enable(CONTROL_TRANSMITQ, { indirect: 0, tolerant: true })
+    const receiver = new ControlReceiver(receiveq, this.#owner, this.#settings.resizeOrder, log)
+    this.control = { sender: new ControlSender(transmitq, this.#pool), receiver }
   }
 
   /** Gives all memory back: only once the device has been reset, or never ran; until then it may write there. */
   release(): void {
-    for (const { receiver, transmitter } of this.pairs) {
+    for (const { receiver, transmitter } of this.#pairs.values()) {
       receiver.release()
       transmitter.release()
     }
@@ -78,9 +101,9 @@ export class DriverQueues {
     for (const ring of this.#rings) ring.release()
   }
 
-  #pair(id: number, settings: DriverSettings, owner: QueueOwner): Pair {
-    const receiveq = this.#enable(receiveqOf(id), { indirect: 0, tolerant: false })
-    const transmitq = this.#enable(transmitqOf(id), { indirect: TRANSMIT_CHAIN_MAX, tolerant: false })
+  #makePair(receiveq: DriverQueue, transmitq: DriverQueue): Pair {
+    const settings = this.#settings
+    const owner = this.#owner
     const { patience } = settings
     const receive = { len: settings.receiveLen, most: settings.receiveBuffersMax, patience }
     const transmit = { len: settings.transmitLen, count: settings.transmitBuffers, patience }

@@ -48,18 +48,18 @@ export interface InterruptHandler {
 export interface DriverStart {
   /** Chooses from what is offered (§2.2.1). VERSION_1 is added by `startDevice`. */
   choose(offered: bigint): bigint
-  /** Sets up queues; the device does not run yet, so nothing may be notified (§3.1.1). */
-  setUp(accepted: bigint): void
+  /** Sets up queues, one step after the other; the device does not run yet, so nothing may be notified (§3.1.1). */
+  setUp(accepted: bigint): Iterable<undefined>
 }
 
 /** Reads of the status register before a reset that does not end is given up; each is a trip to the device. */
 const RESET_READS = 10_000
 
 /**
- * Takes a device from whatever it was to DRIVER_OK, in the order of §3.1.1. When a step fails the device is told
- * (FAILED) and the error goes on.
+ * Takes a device from whatever it was to DRIVER_OK, in the order of §3.1.1, in the steps of `setUp`. When one fails the
+ * device is told (FAILED) and the error goes on. Whoever leaves it in the middle resets the device.
  */
-export function startDevice(transport: Transport, start: DriverStart): void {
+export function* startDevice(transport: Transport, start: DriverStart): Generator<undefined, void> {
   resetDevice(transport)
   try {
     addStatus(transport, VIRTIO_CONFIG_S_ACKNOWLEDGE)
@@ -73,7 +73,7 @@ export function startDevice(transport: Transport, start: DriverStart): void {
       throw new VmchannelError('ERR_VMCHANNEL_PORT', 'the device refused the features chosen from its own offer', {
         hint: 'The log of the device says why.',
       })
-    start.setUp(accepted)
+    yield* start.setUp(accepted)
     addStatus(transport, VIRTIO_CONFIG_S_DRIVER_OK)
   } catch (error) {
     failDevice(transport)

@@ -15,6 +15,9 @@ export const CONTROL_COST: number = TURN_COST / 64
 /** Looks of a `Patience` between two looks at the clock. */
 export const LOOKS_COST: number = 16 << 10
 
+/** Two queues are set up: memory for both, and some dozen accesses to registers. */
+export const PAIR_COST: number = TURN_COST / 8
+
 /** One queue's work that waits for its turn. */
 export interface Waiting {
   waits: boolean
@@ -75,5 +78,42 @@ export class Turn {
     } finally {
       if (this.#waiting.length > 0) this.#ask()
     }
+  }
+}
+
+/** Work in steps, as many in each turn as that goes; `done` when all are, or it was abandoned. Rejects with what a step throws. */
+export class TurnSteps {
+  readonly done: Promise<void>
+  readonly #turn: Turn
+  readonly #steps: Iterator<undefined, void>
+  readonly #cost: number
+  readonly #waiting: Waiting = { waits: false, run: () => this.#run() }
+  #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined
+
+  constructor(turn: Turn, steps: Iterator<undefined, void>, cost: number) {
+    this.#turn = turn
+    this.#steps = steps
+    this.#cost = cost
+    this.done = new Promise((resolve, reject) => (this.#settle = { resolve, reject }))
+    turn.wait(this.#waiting)
+  }
+
+  /** No further step. */
+  abandon(): void {
+    this.#settle?.resolve()
+    this.#settle = undefined
+  }
+
+  #run(): void {
+    try {
+      while (this.#settle && !this.#turn.over) {
+        this.#turn.spend(this.#cost)
+        if (this.#steps.next().done) return this.abandon()
+      }
+    } catch (error) {
+      this.#settle?.reject(error)
+      this.#settle = undefined
+    }
+    if (this.#settle) this.#turn.wait(this.#waiting)
   }
 }

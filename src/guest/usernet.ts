@@ -92,7 +92,7 @@ class Session implements UsernetSession {
     } catch (error) {
       throw noAnswer(this.#place, error)
     }
-    this.#log.info(`${host}:${port}: ${this.#end.driver!.maxPorts} ports at most`)
+    this.#log.info(`${host}:${port}: ${this.#end.maxPorts} ports at most`)
   }
 
   async #keep(): Promise<void> {

@@ -95,7 +95,8 @@ export class DriverQueue {
       const { bytes, entries } = options.indirect
       this.#tables = new Uint32Array(bytes.buffer, bytes.byteOffset, size * entries * (VIRTQ_DESC_SIZE / 4))
     }
-    this.#next = Uint16Array.from({ length: size }, (_, i) => i + 1)
+    this.#next = new Uint16Array(size)
+    for (let i = 0; i < size; i++) this.#next[i] = i + 1
     this.#free = size
     this.#count = new Uint16Array(size)
     this.#writable = new Float64Array(size)

@@ -80,6 +80,11 @@ export class GuestEnd {
     return this.#link?.driver
   }
 
+  /** Ports that the host's device may have. */
+  get maxPorts(): number {
+    return this.#link?.maxPorts ?? 0
+  }
+
   /** Says goodbye: QEMU tells the host nothing. */
   async stop(): Promise<void> {
     const link = this.#link
@@ -174,11 +179,17 @@ class GuestLink extends Link {
     const pci = new VirtioPci(this.#device, memory, { vectors: this.#device.queueCount + 1 })
     const { transport, pool } = attachLoopback(new LoopbackMachine(pci, memory))
     this.driver = new ConsoleDriver(transport, pool, { ...LOOPBACK_DRIVER, log, defer: setImmediate, onPort })
-    this.driver.start()
+    // Both halves are ours: a rejection is a bug.
+    // Both halves are ours: a rejection is a bug.
+    void this.driver.startInTurns()
   }
 
   bye(): void {
     if (!this.ended) this.say(FRAME.BYE, 0)
+  }
+
+  get maxPorts(): number {
+    return this.#device.maxPorts
   }
 
   override end(): void {

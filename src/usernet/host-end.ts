@@ -230,12 +230,23 @@ export class UsernetServer {
     if (!hello || !socket) return
     this.#started = performance.now()
     const { version, window, nonce } = hello
-    const { log, device } = this.#options
     const tag = makeTag(randomBytes(4).readUInt32LE(0))
     const welcome = this.#welcome(nonce, tag)
     if (window < WINDOW_MIN || window > WINDOW_MAX) return this.#fault(`a window of ${window} bytes`)
-    socket.write(welcome)
-    if (version !== VERSION) return this.#fault(`a guest end of version ${version}, this is ${VERSION}`)
+    if (version !== VERSION) {
+      socket.write(welcome)
+      return this.#fault(`a guest end of version ${version}, this is ${VERSION}`)
+    }
+    // Both halves are ours: a rejection is a bug.
+    void this.#driver.startInTurns(() => {
+      socket.write(welcome)
+      this.#begin(socket, tag, window)
+    })
+  }
+
+  /** The driver runs: its first ports come in this turn. */
+  #begin(socket: Socket, tag: number, window: number): void {
+    const { log, device } = this.#options
     this.#reader.expect(tag)
     const stream = {
       get held() {
@@ -245,13 +256,12 @@ export class UsernetServer {
     }
     this.#link = new HostLink(stream, tag, window, device)
     if (this.#starts++ < COMPLAINTS_MAX) log.info(`${this.path}: the guest end has connected`)
-    this.#driver.start()
   }
 
   #endSession(): void {
-    if (!this.#link) return
-    this.#link.end()
+    this.#link?.end()
     this.#link = undefined
+    // Also one that is still being started.
     this.#driver.stop()
   }
 

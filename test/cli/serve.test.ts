@@ -94,12 +94,12 @@ describe('serve', () => {
     await until('all is gone', () => readdirSync(bench.state).length === 0 && !existsSync(bench.path('b.sock')))
   })
 
-  it('a device process that is killed is reported', async () => {
-    const { info, ended } = await serve(['--port', 'null'])
+  it('a device process that is killed, and has no supervisor, is reported', async () => {
+    const { info, ended } = await serve(['--port', 'null', '--keeper', 'off'])
     process.kill(info.pid, 'SIGKILL')
     const { status, stderr } = await ended
     expect(status).toBe(11)
-    expect(stderr).toContain('has ended by itself')
+    expect(stderr).toContain('has ended by itself (SIGKILL)')
   })
 
   it('tells systemd that it is ready', async ({ skip }) => {

@@ -8,7 +8,7 @@ import { VirtioPci } from '../../src/device/pci/virtio-pci.ts'
 import { findMsix, findStructures } from '../../src/driver/capabilities.ts'
 import { PciRegisters, type PciAccess } from '../../src/driver/pci-registers.ts'
 import { PciTransport } from '../../src/driver/pci.ts'
-import { resetDevice, startDevice, type Transport } from '../../src/driver/transport.ts'
+import { resetDevice, startDevice, type DriverStart, type Transport } from '../../src/driver/transport.ts'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
 
 /** Our own function with a configuration space that a test may change: reads come from a copy. */
@@ -55,6 +55,10 @@ function first(space: Uint8Array, bytes: number[]): void {
   space.set(bytes, 0xc0)
   space[0xc1] = space[0x34]!
   space[0x34] = 0xc0
+}
+
+function start(transport: Transport, how: DriverStart): void {
+  for (const steps = startDevice(transport, how); !steps.next().done;);
 }
 
 describe('capabilities', () => {
@@ -157,12 +161,13 @@ describe('registers', () => {
     const transport = new PciTransport(access, { vectors: 3 })
     accesses.length = 0
     const rings = { desc: 0x1000, avail: 0x2000, used: 0x3000 }
-    startDevice(transport, {
+    start(transport, {
       choose: () => 3n,
       setUp() {
         transport.connect({ queues() {}, config() {} })
         transport.readConfig(4, new Uint8Array(4))
         expect(() => transport.enableQueue(0, transport.queueSizeMax(0), rings, true)).toThrow(PeerFault)
+        return []
       },
     })
     transport.notify(0)
@@ -286,7 +291,13 @@ describe('§3.1.1', () => {
 
   it('each step in its order, the reset waited for, FEATURES_OK read back', () => {
     const { transport, steps, trace } = recorder()
-    startDevice(transport, { choose: () => 0xffn, setUp: () => void trace.push('set up') })
+    start(transport, {
+      choose: () => 0xffn,
+      *setUp() {
+        trace.push('set up')
+        yield
+      },
+    })
     expect(steps()).toEqual([
       'status 0',
       'status 1',
@@ -303,8 +314,8 @@ describe('§3.1.1', () => {
 
   it('a failure anywhere ends in FAILED, never in DRIVER_OK', () => {
     for (const [options, setUp] of [
-      [{ keeps: ~8 }, () => {}],
-      [{ features: 7n }, () => {}],
+      [{ keeps: ~8 }, () => []],
+      [{ features: 7n }, () => []],
       [
         {},
         () => {
@@ -313,7 +324,7 @@ describe('§3.1.1', () => {
       ],
     ] as const) {
       const { transport, steps } = recorder(options)
-      expect(() => startDevice(transport, { choose: () => 0n, setUp })).toThrow()
+      expect(() => start(transport, { choose: () => 0n, setUp })).toThrow()
       expect(Number(steps().at(-1)!.split(' ')[1]) & 0x84).toBe(0x80)
     }
   })

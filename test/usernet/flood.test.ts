@@ -33,10 +33,10 @@ beforeEach(() => {
     return receive.apply(this, args)
   })
   // oxlint-disable-next-line unbound-method -- called with a driver
-  const start = ConsoleDriver.prototype.start
-  vi.spyOn(ConsoleDriver.prototype, 'start').mockImplementation(function count(this: ConsoleDriver) {
+  const start = ConsoleDriver.prototype.startInTurns
+  vi.spyOn(ConsoleDriver.prototype, 'startInTurns').mockImplementation(function count(this: ConsoleDriver, ...args) {
     starts++
-    start.call(this)
+    return start.apply(this, args)
   })
   const tick = (): void => {
     frames = 0

@@ -33,9 +33,10 @@ export class LinkRig {
   readonly #sockets: Socket[] = []
   readonly #ends: GuestEnd[] = []
 
-  constructor() {
+  constructor(maxPorts = 31) {
     const log = this.logger()
     this.device = new ConsoleDevice({
+      maxPorts,
       log,
       defer: setImmediate,
       onEvent: ({ event, port }) => void this.events.push(`${event} ${port.id}`),
