@@ -8,7 +8,7 @@ const ALONE = ['footprint', 'keeper', 'soak'].map((name) => `test/machine/${name
 const ALL = ['test/**/*.test.ts']
 /** Once more with faults of system calls (test/support/faults.ts): short tests in which bytes and descriptors move. */
 const FAULTY = ['test/chardev/{unix,unix-leaving,tcp,memory}.test.ts', 'test/loopback/*.test.ts'].concat(
-  'test/device/attach/vfio-user/{server,irqs,stream,strangers}.test.ts',
+  'test/device/attach/vfio-user/{server,irqs,stream}.test.ts',
 )
 
 export default defineConfig({
