@@ -1,4 +1,7 @@
-/** What a measurement is: cases in suites, each suite with a rig that is started only when one of its cases is asked for. */
+/**
+ * What a measurement is: cases in suites, each suite with a rig that is started only when one of its cases is asked
+ * for.
+ */
 
 export const SIDES = ['ours', 'qemu'] as const
 export type Side = (typeof SIDES)[number]

@@ -38,8 +38,8 @@ export class Rig implements BenchRig {
 
   /**
    * `theirs`: QEMU's own device, or a connection over its user networking, which has no console. Or a device of ours
-   * like the other one without a console: `unkept` without a keeper, which the other has then; `shared` with two vectors
-   * where the other has one for each queue. `vectors`: the same for both.
+   * like the other one without a console: `unkept` without a keeper, which the other has then; `shared` with two
+   * vectors where the other has one for each queue. `vectors`: the same for both.
    */
   static async start(theirs: 'device' | 'usernet' | 'unkept' | 'shared' = 'device', vectors?: number): Promise<Rig> {
     const network = theirs === 'usernet'

@@ -107,8 +107,8 @@ class Wide {
 }
 
 /**
- * QEMU's own device, only where it takes part: its queues have an eventfd each, which QEMU's main loop asks after at every
- * turn, whoever the turn is for.
+ * QEMU's own device, only where it takes part: its queues have an eventfd each, which QEMU's main loop asks after at
+ * every turn, whoever the turn is for.
  */
 function theirs(folder: string, numbers: readonly number[]): string[] {
   const ports = numbers.flatMap((i) => [

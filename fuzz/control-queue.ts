@@ -1,7 +1,7 @@
 /**
  * A guest that takes its time with the control receiveq: few buffers, given back one by one, some of them at the very
- * moment in which the device looks, while ports are added, removed, opened, closed and resized. However it went: once it
- * has given back enough, it knows what is there, and nothing else.
+ * moment in which the device looks, while ports are added, removed, opened, closed and resized. However it went: once
+ * it has given back enough, it knows what is there, and nothing else.
  */
 
 import assert from 'node:assert/strict'

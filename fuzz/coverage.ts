@@ -1,6 +1,7 @@
 /**
- * Which code an episode ran, as the feedback of the fuzzer: a counter for each block of src, which instrument.ts put into
- * the code when Node loaded it (main.ts). Without instrumented code there is no feedback, and inputs are seeds only.
+ * Which code an episode ran, as the feedback of the fuzzer: a counter for each block of src, which instrument.ts put
+ * into the code when Node loaded it (main.ts). Without instrumented code there is no feedback, and inputs are seeds
+ * only.
  */
 
 const COUNTERS_MAX = 1 << 16

@@ -1,6 +1,6 @@
 /**
- * Disk images that are cut, damaged or made to name another file: a look at the header takes them or says why not, in an
- * error that is for people, and none that it takes names another file by what QEMU looks at.
+ * Disk images that are cut, damaged or made to name another file: a look at the header takes them or says why not, in
+ * an error that is for people, and none that it takes names another file by what QEMU looks at.
  */
 
 import assert from 'node:assert/strict'

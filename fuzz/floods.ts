@@ -1,7 +1,7 @@
 /**
- * Guests that make work without end: long indirect tables that all chains share, chains that are useless for their queue,
- * a ring that is full again whenever the device looks, notifications by the dozen. No step and no turn of the event loop
- * is long, and the other port goes on.
+ * Guests that make work without end: long indirect tables that all chains share, chains that are useless for their
+ * queue, a ring that is full again whenever the device looks, notifications by the dozen. No step and no turn of the
+ * event loop is long, and the other port goes on.
  */
 
 import { SplitRing } from '../src/ring/split-ring.ts'

@@ -1,7 +1,7 @@
 /**
- * An appliance's daemon that has read the disk of a stranger: replies and chunks with any lengths, counts and words, cut
- * anywhere. Each call gives what it says or fails as a fault of the peer; nothing else is thrown, and what it makes us
- * keep stays small.
+ * An appliance's daemon that has read the disk of a stranger: replies and chunks with any lengths, counts and words,
+ * cut anywhere. Each call gives what it says or fails as a fault of the peer; nothing else is thrown, and what it makes
+ * us keep stays small.
  */
 
 import assert from 'node:assert/strict'

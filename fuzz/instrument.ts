@@ -1,6 +1,6 @@
 /**
- * Puts a counter into every block of a module: functions, branches, loops, cases, the arms of `?:`, `&&`, `||` and `??`.
- * Lines stay where they are.
+ * Puts a counter into every block of a module: functions, branches, loops, cases, the arms of `?:`, `&&`, `||` and
+ * `??`. Lines stay where they are.
  */
 
 import { parseAst } from 'rolldown/parseAst'

@@ -1,7 +1,7 @@
 /**
- * QEMU command lines of options that belong together, in any order, with typing errors: planned, or refused with an error
- * for people. What is not ours to change reaches QEMU as it was and in its order; what we made is there once; the names
- * of the VMs are such as a device process takes.
+ * QEMU command lines of options that belong together, in any order, with typing errors: planned, or refused with an
+ * error for people. What is not ours to change reaches QEMU as it was and in its order; what we made is there once; the
+ * names of the VMs are such as a device process takes.
  */
 
 import assert from 'node:assert/strict'

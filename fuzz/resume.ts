@@ -1,7 +1,8 @@
 /**
  * A device process that dies at any moment, also between a system call and the note of it, and its successor, which has
  * the ledger, guest memory and the descriptors: no byte is lost, comes twice or was never sent, in either direction,
- * whatever the driver did before: rings, resets, ports that close and open. All in one process: the dead device is cut off.
+ * whatever the driver did before: rings, resets, ports that close and open. All in one process: the dead device is cut
+ * off.
  */
 
 import assert from 'node:assert/strict'

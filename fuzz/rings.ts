@@ -18,7 +18,10 @@ import { writeDesc, type RawQueue } from '../test/support/raw-queue.ts'
 const OPS = 250
 /** Looks at a ring that one call may make: far more than any honest one, far fewer than a hang. */
 const LOOKS_MAX = 20_000
-/** Descriptors that one call may look at: what a device has in a turn of the event loop (device/work.ts), and some turns. */
+/**
+ * Descriptors that one call may look at: what a device has in a turn of the event loop (device/work.ts), and some
+ * turns.
+ */
 const LOOKED_MAX = 1 << 20
 /** Descriptors of the longest chain, in a table that all chains share. */
 const TABLE = 1023

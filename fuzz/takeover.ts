@@ -1,7 +1,7 @@
 /**
- * A device process that is killed while it has any number of ports of any kind, after their files, sockets and peers have
- * come and gone: the next one has the same ports, names, places and peers, and so has the one after it. Numbers of kept
- * items are tried around what fits into the supervisor's socket at once.
+ * A device process that is killed while it has any number of ports of any kind, after their files, sockets and peers
+ * have come and gone: the next one has the same ports, names, places and peers, and so has the one after it. Numbers of
+ * kept items are tried around what fits into the supervisor's socket at once.
  */
 
 import assert from 'node:assert/strict'

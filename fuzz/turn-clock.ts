@@ -1,6 +1,6 @@
 /**
- * How long an episode keeps the event loop at a stretch: from one turn, or one step of it (see Random.step), to the next.
- * Counted is processor time where that is less than the time that passed: the machine has other work as well.
+ * How long an episode keeps the event loop at a stretch: from one turn, or one step of it (see Random.step), to the
+ * next. Counted is processor time where that is less than the time that passed: the machine has other work as well.
  */
 
 export class TurnClock {

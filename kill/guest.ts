@@ -1,6 +1,7 @@
 /**
  * A VMM with a driver in it, driven step by step: the real vfio-user socket, memory in memfds, interrupts by eventfd,
- * rings written by hand. It goes by interrupts and by notification suppression alone, so that one which is lost is seen.
+ * rings written by hand. It goes by interrupts and by notification suppression alone, so that one which is lost is
+ * seen.
  */
 
 import { closeSync, ftruncateSync } from 'node:fs'

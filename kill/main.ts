@@ -1,6 +1,6 @@
 /**
- * `npm run kill [-- OPTION...]`: the device process is killed at every system call of a life; or its supervisor is, or is
- * stopped. Exit status 1 where something was wrong afterwards.
+ * `npm run kill [-- OPTION...]`: the device process is killed at every system call of a life; or its supervisor is, or
+ * is stopped. Exit status 1 where something was wrong afterwards.
  */
 
 import { parseArgs } from 'node:util'

@@ -184,7 +184,9 @@ export class Rig {
     }
   }
 
-  /** A console is always open for the guest, or its writers would wait: only the device can say that somebody is there. */
+  /**
+   * A console is always open for the guest, or its writers would wait: only the device can say that somebody is there.
+   */
   async #seen(id: number, peer: Peer): Promise<void> {
     for (const deadline = performance.now() + WAIT_MS; !peer.gone;) {
       const ports = await this.control((client) => client.request('port.list', {}))

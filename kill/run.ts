@@ -179,7 +179,9 @@ function* inOrder(all: readonly Progress[], repeats: number): Generator<Progress
   }
 }
 
-/** The step is done; so many stops it had, or undefined where the process was killed: then its successor is there now. */
+/**
+ * The step is done; so many stops it had, or undefined where the process was killed: then its successor is there now.
+ */
 async function finish(rig: Rig, tracer: Tracer, step: Step): Promise<number | undefined> {
   const before = rig.deaths + (step.successor ? 1 : 0)
   if (step.successor) await takenOver(rig, before)

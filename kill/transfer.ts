@@ -1,4 +1,6 @@
-/** Bytes through one port, compared. On sockets each byte comes once; on pipes and ptys the rest is what was counted. */
+/**
+ * Bytes through one port, compared. On sockets each byte comes once; on pipes and ptys the rest is what was counted.
+ */
 
 import type { ModelPort, Rig } from './rig.ts'
 

@@ -1,4 +1,6 @@
-/** The cells of the matrix: which device under which driver, kernel and QEMU; and those that cannot be, with the reason. */
+/**
+ * The cells of the matrix: which device under which driver, kernel and QEMU; and those that cannot be, with the reason.
+ */
 import type { KernelSeries } from '../lab/fetch/kernel.ts'
 
 export type CellDevice = 'ours' | 'qemu'

@@ -56,8 +56,8 @@ export interface ErrorDetail {
 }
 
 /**
- * The one error class callers meet. Match on `code`, never on the text. What it quotes may come from anywhere: message and
- * hint are one line each, whatever is in them.
+ * The one error class callers meet. Match on `code`, never on the text. What it quotes may come from anywhere: message
+ * and hint are one line each, whatever is in them.
  */
 export class VmchannelError extends Error {
   readonly code: ErrorCode
@@ -75,7 +75,9 @@ export class VmchannelError extends Error {
   }
 }
 
-/** The other half broke the rules. The text says which rule, with the section of the specification where there is one. */
+/**
+ * The other half broke the rules. The text says which rule, with the section of the specification where there is one.
+ */
 export class PeerFault extends Error {
   constructor(message: string) {
     super(message)

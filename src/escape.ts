@@ -1,13 +1,14 @@
 /**
- * Text of others made fit to be shown: nothing in it moves a cursor, colours a terminal, reverses a line, hides a part of
- * one or starts one of its own. Everything that this package prints or logs goes through here, but for bytes that are
- * the data themselves (connect, the output of agent exec, agent get to standard output).
+ * Text of others made fit to be shown: nothing in it moves a cursor, colours a terminal, reverses a line, hides a part
+ * of one or starts one of its own. Everything that this package prints or logs goes through here, but for bytes that
+ * are the data themselves (connect, the output of agent exec, agent get to standard output).
  */
 
 /**
  * C0, DEL and C1; the soft hyphen; controls of direction (U+061C, U+200E/F, U+202A–202E, U+2066–2069); separators of
  * lines and paragraphs; what is invisible and joins or separates nothing (U+180E, U+200B, U+2060–2065, U+206A–206F,
- * U+FEFF, U+FFF9–FFFB, tags); halves of surrogate pairs. U+200C and U+200D stay: scripts and emoji are written with them.
+ * U+FEFF, U+FFF9–FFFB, tags); halves of surrogate pairs. U+200C and U+200D stay: scripts and emoji are written with
+ * them.
  */
 const UNSAFE =
   // oxlint-disable-next-line no-control-regex, no-misleading-character-class -- those are what it is about

@@ -1,7 +1,7 @@
 /**
  * Programs of a desktop, unpacked into the cache, that run here without root and without a screen: X server, Wayland
- * compositor, what moves their clipboards, and spice-vdagent. With them the clipboard is tried against real peers on the
- * host, and both halves of spice-vdagent without a machine (its daemon takes a socket for a port).
+ * compositor, what moves their clipboards, and spice-vdagent. With them the clipboard is tried against real peers on
+ * the host, and both halves of spice-vdagent without a machine (its daemon takes a socket for a port).
  */
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,13 +1,13 @@
 /**
- * One connection to a guest agent: JSON objects, one a line, each request with a number that its answer repeats. Used by
- * guest-agent.ts.
+ * One connection to a guest agent: JSON objects, one a line, each request with a number that its answer repeats. Used
+ * by guest-agent.ts.
  *
- * The connection may have a past: half a request of somebody who left, answers that nobody waited for, an agent that only
- * starts later and then answers everything at once. So it begins with a byte 0xFF, which resets the agent's parser (and
- * makes it answer with an error even where there was nothing to reset), and a sync request whose answer begins with 0xFF
- * and repeats a random number: everything before it belongs to others. The same again after a request that was given up.
- * Whoever reads the port before the agent does (firmware, an agent that is being restarted) may have eaten the request: it
- * is repeated every second, each time with another number.
+ * The connection may have a past: half a request of somebody who left, answers that nobody waited for, an agent that
+ * only starts later and then answers everything at once. So it begins with a byte 0xFF, which resets the agent's parser
+ * (and makes it answer with an error even where there was nothing to reset), and a sync request whose answer begins
+ * with 0xFF and repeats a random number: everything before it belongs to others. The same again after a request that
+ * was given up. Whoever reads the port before the agent does (firmware, an agent that is being restarted) may have
+ * eaten the request: it is repeated every second, each time with another number.
  *
  * One request at a time: with a second one behind a long one, qemu-ga 10.0 was seen to execute both and to answer one.
  */

@@ -1,8 +1,8 @@
 /**
  * Runs a program in the guest and waits for its end. Called by guest-agent.ts.
  *
- * The agent gives no word when a program ends, and no way to end one: it is asked again and again, ever more seldom, and a
- * program that nobody waits for any more is killed by another.
+ * The agent gives no word when a program ends, and no way to end one: it is asked again and again, ever more seldom,
+ * and a program that nobody waits for any more is killed by another.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -17,7 +17,9 @@ export interface ExecOptions extends WaitOptions {
   input?: string | Uint8Array
   /** Whether what it writes is wanted. Default true. */
   capture?: boolean
-  /** Bytes of each of standard output and error that are kept. Default and most: 16 MiB, where the agent cuts as well. */
+  /**
+   * Bytes of each of standard output and error that are kept. Default and most: 16 MiB, where the agent cuts as well.
+   */
   maxOutput?: number
   /** What becomes of it when the time is over or the signal comes. Default: it is killed. */
   onAbort?: 'kill' | 'leave'

@@ -1,6 +1,7 @@
 /**
- * Files of the guest over the agent's own file commands: works with every agent and every connection, a megabyte or two a
- * second (base64 in JSON, which the guest spells out byte by byte). transfer.ts is the fast way. Called by guest-agent.ts.
+ * Files of the guest over the agent's own file commands: works with every agent and every connection, a megabyte or two
+ * a second (base64 in JSON, which the guest spells out byte by byte). transfer.ts is the fast way. Called by
+ * guest-agent.ts.
  */
 
 import type { WaitOptions } from '../client/abort.ts'

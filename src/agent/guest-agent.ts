@@ -40,8 +40,8 @@ const THAW_MS = 1_800_000
 export interface FileOptions {
   signal?: AbortSignal
   /**
-   * `port` adds a port of the device for the file (fast, needs guest-exec and a shell in the guest); `commands` uses the
-   * agent's file commands. Left out: a port where there can be one.
+   * `port` adds a port of the device for the file (fast, needs guest-exec and a shell in the guest); `commands` uses
+   * the agent's file commands. Left out: a port where there can be one.
    */
   via?: 'port' | 'commands'
 }

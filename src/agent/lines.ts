@@ -20,8 +20,8 @@ export class LineReader {
   }
 
   /**
-   * Calls back with each line that ends in the chunk, which is lent; false stops. False when a line is too long, or at a
-   * stop.
+   * Calls back with each line that ends in the chunk, which is lent; false stops. False when a line is too long, or at
+   * a stop.
    */
   push(chunk: Buffer, line: (bytes: Buffer) => boolean): boolean {
     for (let at = 0; at < chunk.length;) {

@@ -79,7 +79,8 @@ export async function dial(end: ChardevEnd, options: DialOptions, signal?: Abort
   signal?.addEventListener('abort', abort, { once: true })
   try {
     if (signal?.aborted) slot.close()
-    // Without reconnecting there is one connection: the process before this one has had it. With it nobody waits for it.
+    // Without reconnecting there is one connection: the process before this one has had it. With it nobody waits for
+    // it.
     if (!resumed) await attempt()
     else if (reconnectMs > 0) void attempt().catch(failed)
   } catch (error) {

@@ -1,6 +1,6 @@
 /**
- * Where the output of a `file` goes, as far as it is not there or full: a disk that gets space again, a pipe that is read
- * slowly, a fifo whose reader comes late or comes again. Made by file.ts.
+ * Where the output of a `file` goes, as far as it is not there or full: a disk that gets space again, a pipe that is
+ * read slowly, a fifo whose reader comes late or comes again. Made by file.ts.
  *
  * A disk says nothing when it has space again: that is tried. A pipe does, and who reads it sets the pace. Nobody says
  * that a fifo has a reader: that is looked at five times a second, and until then the port has nobody at its end.

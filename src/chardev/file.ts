@@ -1,8 +1,8 @@
 /**
  * A file that gets the guest's output, and perhaps another that is its input. Called by the registry.
  *
- * A full disk loses nothing silently: the chardev takes no more, so that the port holds what it can by its policy, warns
- * once, and tries again until there is space (file-output.ts). A fifo may be read later, and slowly.
+ * A full disk loses nothing silently: the chardev takes no more, so that the port holds what it can by its policy,
+ * warns once, and tries again until there is space (file-output.ts). A fifo may be read later, and slowly.
  */
 
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs'

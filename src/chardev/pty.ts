@@ -1,6 +1,6 @@
 /**
- * A pseudo-terminal: `screen`, `minicom` or a program opens its slave. Connected only while somebody has the slave open;
- * what the guest writes before waits by the port's policy, not in the pty. Called by the registry.
+ * A pseudo-terminal: `screen`, `minicom` or a program opens its slave. Connected only while somebody has the slave
+ * open; what the guest writes before waits by the port's policy, not in the pty. Called by the registry.
  */
 
 import { existsSync, readlinkSync, symlinkSync, unlinkSync } from 'node:fs'

@@ -50,8 +50,8 @@ export function openStdio(spec: StdioSpec, end: ChardevEnd, _signal?: AbortSigna
 
 /**
  * An open of our own where the kernel gives one, since non-blocking mode would be shared with the shell and everybody
- * else at this terminal. Sockets give none: there the mode is put back at the end. A regular file stays as it was given:
- * a new open of it would start at its beginning.
+ * else at this terminal. Sockets give none: there the mode is put back at the end. A regular file stays as it was
+ * given: a new open of it would start at its beginning.
  */
 function own(fd: number, name: string, flags: number, restore: (() => void)[], store: Store | undefined): number {
   const left = recallFd(store, name)

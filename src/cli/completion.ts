@@ -1,6 +1,6 @@
 /**
- * Completion scripts from the command table. The scripts are static: pressing TAB starts no Node, but for names of ports
- * and VMs, which `vmchannel port list --json` knows.
+ * Completion scripts from the command table. The scripts are static: pressing TAB starts no Node, but for names of
+ * ports and VMs, which `vmchannel port list --json` knows.
  */
 
 import { VmchannelError } from '../errors.ts'

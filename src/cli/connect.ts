@@ -1,6 +1,6 @@
 /**
- * `vmchannel connect PORT`: a terminal or a pipe at a port. connect-link.ts reaches the port, connect-terminal.ts has raw
- * mode and the escape.
+ * `vmchannel connect PORT`: a terminal or a pipe at a port. connect-link.ts reaches the port, connect-terminal.ts has
+ * raw mode and the escape.
  */
 
 import { once } from 'node:events'
@@ -49,7 +49,9 @@ export const connectCommand: Run = async ({ args, options }) => {
   }
 }
 
-/** Until the port ends the connection; with --exit-on-eof, until the input is sent. An escape ends the input at once. */
+/**
+ * Until the port ends the connection; with --exit-on-eof, until the input is sent. An escape ends the input at once.
+ */
 async function relay(link: Link, input: Readable, options: Readonly<Record<string, unknown>>): Promise<void> {
   const { readable, writable } = link
   const output = process.stdout

@@ -1,4 +1,6 @@
-/** `vmchannel doctor`: what works on this machine, and what to do about the rest. The checks are in doctor-checks.ts. */
+/**
+ * `vmchannel doctor`: what works on this machine, and what to do about the rest. The checks are in doctor-checks.ts.
+ */
 
 import { EXIT_CODES } from '../errors.ts'
 import { CHECKS, type Finding } from './doctor-checks.ts'

@@ -1,6 +1,6 @@
 /**
- * Help as text, from the command table: usage, paragraphs, arguments, options, examples. Called by the parser for --help
- * and by `vmchannel help`.
+ * Help as text, from the command table: usage, paragraphs, arguments, options, examples. Called by the parser for
+ * --help and by `vmchannel help`.
  */
 
 import { ROOT } from './commands.ts'

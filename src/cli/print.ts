@@ -1,7 +1,7 @@
 /**
- * What commands say: results on standard output, messages on standard error, sizes, colours. All of it is written here, and
- * escaped here: what a guest, a disk or another program says never steers the terminal. Who quotes it within a line takes
- * `escapeLine` or a table; line breaks in text that is printed are ours.
+ * What commands say: results on standard output, messages on standard error, sizes, colours. All of it is written here,
+ * and escaped here: what a guest, a disk or another program says never steers the terminal. Who quotes it within a line
+ * takes `escapeLine` or a table; line breaks in text that is printed are ours.
  *
  * A reader that has gone away (EPIPE) ends the program without a word.
  */

@@ -1,4 +1,6 @@
-/** Names of the VMs of one QEMU, for `--vm`: what -name says, else qemu-PID; this process becomes QEMU and keeps its id. */
+/**
+ * Names of the VMs of one QEMU, for `--vm`: what -name says, else qemu-PID; this process becomes QEMU and keeps its id.
+ */
 
 import { createHash } from 'node:crypto'
 import type { PlannedDevice } from '../qemu/plan.ts'

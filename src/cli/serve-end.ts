@@ -1,6 +1,6 @@
 /**
- * How `vmchannel serve` stays beside what it has started, and ends it. What it has started is the supervisor, and it knows
- * the device process only where that has outlived its supervisor: then over the control socket. Made by serve.ts.
+ * How `vmchannel serve` stays beside what it has started, and ends it. What it has started is the supervisor, and it
+ * knows the device process only where that has outlived its supervisor: then over the control socket. Made by serve.ts.
  */
 
 import type { ChildProcess } from 'node:child_process'

@@ -1,6 +1,6 @@
 /**
- * `vmchannel serve`: starts the device process, says what to give QEMU, and stays until it is told to end. What is served
- * comes from serve-config.ts.
+ * `vmchannel serve`: starts the device process, says what to give QEMU, and stays until it is told to end. What is
+ * served comes from serve-config.ts.
  */
 
 import { join } from 'node:path'

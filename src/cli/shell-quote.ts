@@ -1,6 +1,6 @@
 /**
- * Words for a shell to read: as they are where they are harmless, else in single quotes; with what a terminal would obey
- * as bash, zsh and busybox write it.
+ * Words for a shell to read: as they are where they are harmless, else in single quotes; with what a terminal would
+ * obey as bash, zsh and busybox write it.
  */
 
 import { escapeLine } from '../escape.ts'

@@ -1,6 +1,6 @@
 /**
- * Colours in text that is going to be escaped: a mark stands for them that nobody else can write, a random number of this
- * process. Used by print.ts, which turns marks into escape sequences at the very end, and text.ts, which measures.
+ * Colours in text that is going to be escaped: a mark stands for them that nobody else can write, a random number of
+ * this process. Used by print.ts, which turns marks into escape sequences at the very end, and text.ts, which measures.
  */
 
 import { randomBytes } from 'node:crypto'

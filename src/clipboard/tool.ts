@@ -1,6 +1,7 @@
 /**
- * A clipboard of the host's desktop through the programs that read and own it: x11-tools.ts and wayland.ts say which. Content is
- * fetched when the guest wants it; the guest's is fetched when it was copied there, since a tool has to have what it owns.
+ * A clipboard of the host's desktop through the programs that read and own it: x11-tools.ts and wayland.ts say which.
+ * Content is fetched when the guest wants it; the guest's is fetched when it was copied there, since a tool has to have
+ * what it owns.
  *
  * Who owns the clipboard is known by the tool's process: it ends when another program takes over. So a change while it
  * runs is its own, and no echo.

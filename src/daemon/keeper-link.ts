@@ -1,9 +1,10 @@
 /**
- * The device process's end of its keeper: the store in which everything is kept that a successor needs. Made by main.ts.
+ * The device process's end of its keeper: the store in which everything is kept that a successor needs. Made by
+ * main.ts.
  *
- * A keeper that does not read (stopped, swapped out) holds nothing up: changes wait, of each name the latest, and the page
- * that both share says that what the keeper has is old, so that nobody takes over from that. When it reads again it is
- * told the rest, and all is as before.
+ * A keeper that does not read (stopped, swapped out) holds nothing up: changes wait, of each name the latest, and the
+ * page that both share says that what the keeper has is old, so that nobody takes over from that. When it reads again
+ * it is told the rest, and all is as before.
  */
 
 import { ftruncateSync } from 'node:fs'

@@ -1,8 +1,8 @@
 /**
  * The log of the device process: lines for people, or pino's JSON, on standard error; with priorities for the journal.
  *
- * A guest can cause messages: they come in a bounded number, for each VM, so that none hides what is said of another; and
- * control bytes never reach a terminal.
+ * A guest can cause messages: they come in a bounded number, for each VM, so that none hides what is said of another;
+ * and control bytes never reach a terminal.
  */
 
 import { cut, escapeText } from '../escape.ts'

@@ -6,9 +6,9 @@
  *     ← {"event":"guest-open","vm":"vm0","port":1,"name":"org.example.0","time":1789…}      (after `subscribe`)
  *
  * Replies may come in another order than requests. A line that is no request at all is answered with "id":null, and
- * the connection ends. `port.attach` is the last line of its connection, alone on its way: after the reply the connection
- * carries the bytes of the port, until either side closes it. A subscriber that does not read misses events, and is told
- * how many by a `lost` event; nothing waits for it.
+ * the connection ends. `port.attach` is the last line of its connection, alone on its way: after the reply the
+ * connection carries the bytes of the port, until either side closes it. A subscriber that does not read misses events,
+ * and is told how many by a `lost` event; nothing waits for it.
  */
 
 import type { PortCounters } from '../device/counters.ts'
@@ -26,9 +26,9 @@ export const REPLY_MAX: number = 4 << 20
 export const CONTROL_SOCKET = 'control.sock'
 
 /**
- * Memory stays small where nothing is kept: the heap has no reason to grow to the usual gigabytes. And so small a heap is
- * tidied up in less time than it takes to wake others to help, on a busy machine in much less. One helper is left, which
- * compiles: three more would cost 0.8 MiB.
+ * Memory stays small where nothing is kept: the heap has no reason to grow to the usual gigabytes. And so small a heap
+ * is tidied up in less time than it takes to wake others to help, on a busy machine in much less. One helper is left,
+ * which compiles: three more would cost 0.8 MiB.
  */
 export const DEVICE_FLAGS: readonly string[] = [
   ...['--max-semi-space-size=2', '--single-threaded-gc', '--v8-pool-size=1'],
@@ -47,8 +47,8 @@ export interface VmOptions {
   /** The VMM puts it behind a virtual IOMMU: ACCESS_PLATFORM is offered. */
   iommuPlatform?: boolean
   /**
-   * `vfio-user` (the default): a PCI device. `usernet`: the far end of a guestfwd of user networking, for a QEMU without
-   * vfio-user-pci; in the guest runs `vmchannel guest --usernet`.
+   * `vfio-user` (the default): a PCI device. `usernet`: the far end of a guestfwd of user networking, for a QEMU
+   * without vfio-user-pci; in the guest runs `vmchannel guest --usernet`.
    */
   transport?: DeviceTransport
 }
@@ -166,7 +166,9 @@ export interface DaemonConfig {
   /** Default: control.sock in the state directory. */
   controlSocket?: string
   vms: (VmOptions & { ports: (string | PortSpec)[] })[]
-  /** `vmm`: end when the first VMM has come and gone. `parent`: end when the parent's pipe does. `never`: on request. */
+  /**
+   * `vmm`: end when the first VMM has come and gone. `parent`: end when the parent's pipe does. `never`: on request.
+   */
   exitWith: 'vmm' | 'parent' | 'never'
   /** With `vmm`: how long to wait for the first one. Default 60 s. */
   connectTimeoutMs?: number
@@ -176,8 +178,8 @@ export interface DaemonConfig {
   /** Inherited descriptors that stand in for standard input and output where a port is `stdio`. */
   terminal?: { input: number; output: number }
   /**
-   * Inherited descriptor whose end of file ends the process, whatever exitWith says: a pipe that QEMU holds. A QEMU that
-   * ends before it has connected is noticed by it.
+   * Inherited descriptor whose end of file ends the process, whatever exitWith says: a pipe that QEMU holds. A QEMU
+   * that ends before it has connected is noticed by it.
    */
   lifeline?: number
   /** With exitWith `parent`: an inherited descriptor that ends with the parent. Default: standard input. */

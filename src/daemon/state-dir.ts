@@ -1,6 +1,7 @@
 /**
  * Where device processes keep their sockets, one directory each, and where others look for them: by default below
- * VMCHANNEL_STATE_DIR or XDG_RUNTIME_DIR, /run for root, else the temporary directory. Called by the device process and by client/find.ts.
+ * VMCHANNEL_STATE_DIR or XDG_RUNTIME_DIR, /run for root, else the temporary directory. Called by the device process and
+ * by client/find.ts.
  *
  * Others may write to the temporary directory: nothing there is believed unless it is ours and closed to them.
  */

@@ -14,16 +14,23 @@ export interface ConsoleOptions {
   queueSize?: number
   controlQueueSize?: number
   resizeOrder?: ResizeOrder
-  /** Its addresses go through an IOMMU: what the memory map has at an address is not what the guest has there (§6.1). */
+  /**
+   * Its addresses go through an IOMMU: what the memory map has at an address is not what the guest has there (§6.1).
+   */
   iommuPlatform?: boolean
-  /** How long the interrupt for transmit buffers that were sent may wait, so that there are fewer, ms. Default 2; 0: never. */
+  /**
+   * How long the interrupt for transmit buffers that were sent may wait, so that there are fewer, ms. Default 2; 0:
+   * never.
+   */
   settleMs?: number
   log?: Log
   /** Where the state lives that a successor needs; a ledger of its own where it is left out. */
   ledger?: Ledger
   /** Runs a function after other events had their turn. Default: setTimeout 0; Node programs pass setImmediate. */
   defer?: (fn: () => void) => void
-  /** Instead of `defer`: what all devices of this event loop share, so that a turn is bounded for all of them together. */
+  /**
+   * Instead of `defer`: what all devices of this event loop share, so that a turn is bounded for all of them together.
+   */
   scheduler?: Scheduler
   /** Runs a function some ten microseconds later; without it queues ask for notifications as soon as they are empty. */
   soon?: ((fn: () => void) => void) | undefined

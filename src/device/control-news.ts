@@ -1,4 +1,7 @@
-/** Which message comes next for a port (§5.3.6.2), from what the guest was told of it and what is true. Used by control.ts. */
+/**
+ * Which message comes next for a port (§5.3.6.2), from what the guest was told of it and what is true. Used by
+ * control.ts.
+ */
 
 import {
   encodeControl,

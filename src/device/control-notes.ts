@@ -1,8 +1,8 @@
 /**
  * What the guest was told of each port, in the ledger: a successor goes on telling. Used by control.ts.
  *
- * Each message is noted before it is put into the ring, with the position that the queue has then: a successor sees from
- * the queue whether it was said. All of them are saved before they are published, which a successor does.
+ * Each message is noted before it is put into the ring, with the position that the queue has then: a successor sees
+ * from the queue whether it was said. All of them are saved before they are published, which a successor does.
  */
 
 import type { Ledger } from '../mem/ledger.ts'
@@ -84,7 +84,9 @@ export class ControlNotes {
     this.#whole = false
   }
 
-  /** Before a message about a port is put into the ring; `next` is the queue's position then, `port` what is true then. */
+  /**
+   * Before a message about a port is put into the ring; `next` is the queue's position then, `port` what is true then.
+   */
   say(id: number, port: PortNews, next: number): void {
     this.#saying[0] = 0
     this.#saying[1] = id
@@ -94,8 +96,8 @@ export class ControlNotes {
   }
 
   /**
-   * Brings `ports`, which have been added as new ones, to where they were; returns what was given to `save`. `next` is the
-   * queue's position.
+   * Brings `ports`, which have been added as new ones, to where they were; returns what was given to `save`. `next` is
+   * the queue's position.
    */
   resume(ports: (PortNews | undefined)[], next: number): number {
     this.#unread = false

@@ -224,8 +224,8 @@ export class ControlSender {
   }
 
   /**
-   * Sends what can be sent now, in this turn; the caller flushes the queue. Afterwards the queue notifies if something is
-   * left. `again` does the same later.
+   * Sends what can be sent now, in this turn; the caller flushes the queue. Afterwards the queue notifies if something
+   * is left. `again` does the same later.
    */
   pump(again: () => void): void {
     this.#listen(again)
@@ -306,8 +306,8 @@ export class ControlSender {
   }
 
   /**
-   * Puts one message about a port into one control receive buffer; false when there is none, or in this turn no time for
-   * it. `done` makes true what the driver knows then.
+   * Puts one message about a port into one control receive buffer; false when there is none, or in this turn no time
+   * for it. `done` makes true what the driver knows then.
    */
   #send(bytes: Uint8Array, id: number, port: PortNews, done: (this: void) => void): boolean {
     const batch = this.#batch

@@ -1,8 +1,8 @@
 /**
  * The guest and the host talk in lone messages: one asks, the other answers, and the next question follows. To look for
- * what comes next costs less than to sleep and to be woken, the guest need not notify us, and the answer is there sooner.
- * Where a port says several things at once, or is not answered so soon, this is `transmit.run` and nothing more. Used by
- * port.ts.
+ * what comes next costs less than to sleep and to be woken, the guest need not notify us, and the answer is there
+ * sooner. Where a port says several things at once, or is not answered so soon, this is `transmit.run` and nothing
+ * more. Used by port.ts.
  */
 
 import type { DeviceQueue } from '../ring/device-queue.ts'

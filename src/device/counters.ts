@@ -1,6 +1,6 @@
 /**
- * What one port has moved, dropped and seen. Numbers exact up to 2^53 bytes, kept in the device's ledger: a process that
- * takes over goes on counting.
+ * What one port has moved, dropped and seen. Numbers exact up to 2^53 bytes, kept in the device's ledger: a process
+ * that takes over goes on counting.
  */
 
 export interface PortCounters {

@@ -46,8 +46,9 @@ export class PortTable {
   }
 
   /**
-   * Whose the transmitq of this number is: of a console that was removed, until the driver has made the next port of this
-   * number. It waits, with interrupts off, for each buffer that it gives us, and may have yet to hear of the removal.
+   * Whose the transmitq of this number is: of a console that was removed, until the driver has made the next port of
+   * this number. It waits, with interrupts off, for each buffer that it gives us, and may have yet to hear of the
+   * removal.
    */
   writer(id: number): Port | undefined {
     if (this.#ports[id]?.guestReady) this.#leaving.delete(id)
@@ -55,8 +56,8 @@ export class PortTable {
   }
 
   /**
-   * Before the driver is reset, or the VMM is gone. A program's last words may be in a ring that the device has not been
-   * notified of: a guest that powers off waits for nobody. No more ports than the turn has room for.
+   * Before the driver is reset, or the VMM is gone. A program's last words may be in a ring that the device has not
+   * been notified of: a guest that powers off waits for nobody. No more ports than the turn has room for.
    */
   drain(work: DeviceWork): void {
     for (const port of this.#ports) {

@@ -24,7 +24,9 @@ export class Port implements ChardevEnd {
   #removed = false
   /** Transmit chains that were consumed when a firmware's driver opened the port. */
   #before = 0
-  /** Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's. */
+  /**
+   * Each calls off what will be done about data that is left at close; one end's has nothing to do with the other's.
+   */
   #inputDeadline: (() => void) | undefined
   #outputDeadline: (() => void) | undefined
 
@@ -179,8 +181,8 @@ export class Port implements ChardevEnd {
 
   /**
    * Quiesces the port before the guest is told that it is removed: what it has written is sent or counted as dropped,
-   * and its rings are not touched again, but for what a console still writes. Linux takes the buffers back from the live
-   * rings when it hears of the removal. `budget` is what that may cost, see work.ts.
+   * and its rings are not touched again, but for what a console still writes. Linux takes the buffers back from the
+   * live rings when it hears of the removal. `budget` is what that may cost, see work.ts.
    */
   remove(budget: number): void {
     this.#inputDeadline?.()

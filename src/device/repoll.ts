@@ -1,9 +1,10 @@
 /**
- * Looks once more at queues whose driver was asked to notify, a moment after that. Publishing a chain and looking whether
- * to notify need a full fence between them (§2.7.13.4.1), and not every driver's is one: under TCG with one virtual
- * processor QEMU translates `lock`-prefixed instructions without it, so that a chain is there and its notification never
- * comes. The moment is far longer than a store stays unseen. One timer for a device, which runs only while queues have
- * been armed since it was set: an idle device costs nothing, a busy one a waking each millisecond. Used by queues.ts.
+ * Looks once more at queues whose driver was asked to notify, a moment after that. Publishing a chain and looking
+ * whether to notify need a full fence between them (§2.7.13.4.1), and not every driver's is one: under TCG with one
+ * virtual processor QEMU translates `lock`-prefixed instructions without it, so that a chain is there and its
+ * notification never comes. The moment is far longer than a store stays unseen. One timer for a device, which runs only
+ * while queues have been armed since it was set: an idle device costs nothing, a busy one a waking each millisecond.
+ * Used by queues.ts.
  */
 
 /** A lost notification delays its chain by so much. */

@@ -16,7 +16,10 @@ import type { PortOwner, PortSettings } from './port-settings.ts'
 import { Settlement } from './settlement.ts'
 import { costOf, QUANTUM } from './work.ts'
 
-/** Bytes of one gather, what one writev is worth. And half a ring at most: the driver has it back while we send the rest. */
+/**
+ * Bytes of one gather, what one writev is worth. And half a ring at most: the driver has it back while we send the
+ * rest.
+ */
 const GATHER_LEN = 1 << 20
 
 export class Transmitter {
@@ -59,8 +62,9 @@ export class Transmitter {
   }
 
   /**
-   * Whether what the guest writes is for nobody. It may have yet to hear that the host has gone, and the next one is not
-   * to get the end of an old talk; drivers that do not listen to that (FreeBSD's) would wait for ever, with a lock held.
+   * Whether what the guest writes is for nobody. It may have yet to hear that the host has gone, and the next one is
+   * not to get the end of an old talk; drivers that do not listen to that (FreeBSD's) would wait for ever, with a lock
+   * held.
    */
   setDropping(dropping: boolean): void {
     this.#dropping = dropping
@@ -69,8 +73,8 @@ export class Transmitter {
 
   /**
    * Moves what the guest has made available, as far as the chardev takes it, and asks to be notified of more. Without
-   * `arm` it does not ask: true then says that everything was moved, and that the caller has to. Where a later turn goes
-   * on with the queue, nothing is done.
+   * `arm` it does not ask: true then says that everything was moved, and that the caller has to. Where a later turn
+   * goes on with the queue, nothing is done.
    */
   run(arm = true): boolean {
     const { work } = this.#owner
@@ -160,7 +164,10 @@ export class Transmitter {
     }
   }
 
-  /** A last run before the ring goes, whether or not the driver has notified, and whether or not a later turn is asked for. */
+  /**
+   * A last run before the ring goes, whether or not the driver has notified, and whether or not a later turn is asked
+   * for.
+   */
   drain(): void {
     if (this.queue.enabled) this.#run(false, this.#owner.work.quantum)
   }
@@ -172,8 +179,8 @@ export class Transmitter {
   }
 
   /**
-   * The last run, and what is left is dropped, as far as `budget` goes: no guest of manners has more in its ring. Afterwards
-   * the ring is not touched again, but for `giveBack`.
+   * The last run, and what is left is dropped, as far as `budget` goes: no guest of manners has more in its ring.
+   * Afterwards the ring is not touched again, but for `giveBack`.
    */
   remove(budget: number): void {
     this.#run(true, budget)

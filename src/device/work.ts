@@ -1,14 +1,17 @@
 /**
  * How much one turn of the event loop does for guests, and what waits for the next turn.
  *
- * A guest decides how many descriptors a chain has, how many chains wait, how often it notifies, and on how many queues at
- * once. So everything that is looked at is charged here, in units of some ten nanoseconds, and who has used up a budget
- * goes on in a later turn: a queue after its quantum, a device after its share, the process after the turn. Queues that
- * wait are served round robin, devices in turn, queues of a device in turn; a notification of a queue that waits changes
- * nothing. One scheduler serves all devices of an event loop. Used by console.ts and what it is made of.
+ * A guest decides how many descriptors a chain has, how many chains wait, how often it notifies, and on how many queues
+ * at once. So everything that is looked at is charged here, in units of some ten nanoseconds, and who has used up a
+ * budget goes on in a later turn: a queue after its quantum, a device after its share, the process after the turn.
+ * Queues that wait are served round robin, devices in turn, queues of a device in turn; a notification of a queue that
+ * waits changes nothing. One scheduler serves all devices of an event loop. Used by console.ts and what it is made of.
  */
 
-/** What things cost, in units: a chain besides its descriptors, a system call with what comes after it, an event or log line. */
+/**
+ * What things cost, in units: a chain besides its descriptors, a system call with what comes after it, an event or log
+ * line.
+ */
 const CHAIN_COST = 10
 const CALL_COST = 300
 const BYTES_PER_UNIT = 32

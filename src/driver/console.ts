@@ -79,7 +79,8 @@ export class ConsoleDriver implements InterruptHandler, QueueOwner, PortOwner, C
 
   /**
    * The same in several turns of the event loop, where there are many ports and others that want to go on. `running` is
-   * called when the device runs, before it is heard. Resolves then, or when `stop` came before; rejects as `start` throws.
+   * called when the device runs, before it is heard. Resolves then, or when `stop` came before; rejects as `start`
+   * throws.
    */
   startInTurns(running: () => void = () => {}): Promise<void> {
     this.#checkStopped()

@@ -71,8 +71,8 @@ export class ControlReceiver {
   }
 
   /**
-   * Acts on the messages there are, as far as the turn goes: who finds it over comes again. True when the device is to be
-   * notified. PeerFault when it broke the queue.
+   * Acts on the messages there are, as far as the turn goes: who finds it over comes again. True when the device is to
+   * be notified. PeerFault when it broke the queue.
    */
   run(turn: Turn): boolean {
     const queue = this.#queue
@@ -126,7 +126,9 @@ export class ControlReceiver {
     return true
   }
 
-  /** Some devices end a name with a NUL, which is not part of it. A name is used for files: it has to be fit for that. */
+  /**
+   * Some devices end a name with a NUL, which is not part of it. A name is used for files: it has to be fit for that.
+   */
   #name(port: DriverPort, tail: Uint8Array): boolean {
     const end = tail.indexOf(0)
     const bytes = end === -1 ? tail : tail.subarray(0, end)

@@ -37,7 +37,10 @@ export class Receiver implements Waiting {
   readonly #most: number
   /** Number of a buffer by head. */
   readonly #bufferOf: Uint16Array
-  /** Those that wait for the chardev, oldest first from `#waitingAt` on, and the bytes in them: rings of the queue's size. */
+  /**
+   * Those that wait for the chardev, oldest first from `#waitingAt` on, and the bytes in them: rings of the queue's
+   * size.
+   */
   readonly #waiting: Uint16Array
   readonly #waitingLen: Float64Array
   #waitingAt = 0

@@ -1,7 +1,7 @@
 /**
- * The work that the queues of one driver may do before the event loop has its turn, counted in what is looked at: a device
- * decides how much there is of that, not how much is good for. All queues share it, however many there are. When it is
- * used up they wait, in the order in which they ask, and an interrupt does not go round that.
+ * The work that the queues of one driver may do before the event loop has its turn, counted in what is looked at: a
+ * device decides how much there is of that, not how much is good for. All queues share it, however many there are. When
+ * it is used up they wait, in the order in which they ask, and an interrupt does not go round that.
  *
  * It is filled up by the turn that somebody has waited for, and not before: as long as little is done nobody waits.
  */
@@ -81,7 +81,10 @@ export class Turn {
   }
 }
 
-/** Work in steps, as many in each turn as that goes; `done` when all are, or it was abandoned. Rejects with what a step throws. */
+/**
+ * Work in steps, as many in each turn as that goes; `done` when all are, or it was abandoned. Rejects with what a step
+ * throws.
+ */
 export class TurnSteps {
   readonly done: Promise<void>
   readonly #turn: Turn

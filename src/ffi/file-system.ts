@@ -1,6 +1,6 @@
 /**
- * Whether memory may be mapped from a file that somebody else has sent: only where no third party answers for its pages.
- * Called by the DMA table before anything else is asked of the file.
+ * Whether memory may be mapped from a file that somebody else has sent: only where no third party answers for its
+ * pages. Called by the DMA table before anything else is asked of the file.
  *
  * Touching a page of a file on FUSE or a network file system waits for its server, which may be the sender: the whole
  * process would stand still for as long as that likes. Even fstat(2) asks the server. So shared memory (memfd, tmpfs,

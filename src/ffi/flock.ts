@@ -1,6 +1,6 @@
 /**
- * Locks of directories (flock): whoever uses one holds a shared lock on it, which the kernel gives back when the last copy
- * of the descriptor is closed, however its holders ended. Called by the device process.
+ * Locks of directories (flock): whoever uses one holds a shared lock on it, which the kernel gives back when the last
+ * copy of the descriptor is closed, however its holders ended. Called by the device process.
  */
 
 import { closeSync, constants, openSync } from 'node:fs'

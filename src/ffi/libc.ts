@@ -11,7 +11,9 @@ import { VmchannelError, type ErrorCode } from '../errors.ts'
 // null: the process image itself, so that glibc and musl both do.
 const libc = koffi.load(null)
 
-/** A C function; koffi passes a Uint8Array as a pointer to its first byte, null as NULL, BigInt or number as integer. */
+/**
+ * A C function; koffi passes a Uint8Array as a pointer to its first byte, null as NULL, BigInt or number as integer.
+ */
 export type NativeFunction = (...args: (number | bigint | string | Uint8Array | null)[]) => number
 
 /** Declares a function, e.g. `declare('int64_t write(int fd, const void *buf, size_t len)')`. */

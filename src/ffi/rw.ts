@@ -180,7 +180,9 @@ export function hungUp(fd: number): boolean {
   return (pollNow(fd, 0) & (POLLERR | POLLHUP)) !== 0
 }
 
-/** Waits until a read would find something, or an end; false when it did not within `ms`. Holds the whole process up. */
+/**
+ * Waits until a read would find something, or an end; false when it did not within `ms`. Holds the whole process up.
+ */
 export function waitReadable(fd: number, ms: number): boolean {
   return waitFor(fd, POLLIN, ms)
 }
@@ -234,7 +236,9 @@ const epollCtlFunction = declare('int epoll_ctl(int epfd, int op, int fd, void *
 const EPOLL_CLOEXEC = 0o2000000
 const EPOLL_CTL_ADD = 1
 
-/** Whether the event loop can watch this fd. Regular files, directories and /dev/null it cannot: they are always ready. */
+/**
+ * Whether the event loop can watch this fd. Regular files, directories and /dev/null it cannot: they are always ready.
+ */
 export function pollable(fd: number): boolean {
   const epoll = check(epollCreateFunction(EPOLL_CLOEXEC), 'epoll_create1', 'event loop')
   const result = epollCtlFunction(epoll, EPOLL_CTL_ADD, fd, new Uint8Array(12))

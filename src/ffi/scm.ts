@@ -54,7 +54,9 @@ function setPointer(words: Uint32Array, at: number, address: number): void {
 
 /** Receives into one fixed buffer; nothing is allocated per call unless descriptors come. */
 export class Receiver {
-  /** The descriptors of the last call, close-on-exec. The caller owns them; the array is new whenever it is not empty. */
+  /**
+   * The descriptors of the last call, close-on-exec. The caller owns them; the array is new whenever it is not empty.
+   */
   fds: number[] = NO_FDS
   /** The kernel had to drop descriptors: out of descriptors here. */
   truncated = false

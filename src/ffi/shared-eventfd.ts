@@ -4,8 +4,8 @@
  *
  * O_NONBLOCK belongs to the open file: the other side can take it off, fill the counter, and write(2) would wait for
  * ever. So the kernel adds to the counter itself: it does so at the end of an asynchronous request (aio_resfd of
- * io_submit(2)), without waiting, and a full counter stays full. The request is a poll of the same eventfd for anything,
- * which is over at once. Reading with RWF_NOWAIT does not look at O_NONBLOCK either.
+ * io_submit(2)), without waiting, and a full counter stays full. The request is a poll of the same eventfd for
+ * anything, which is over at once. Reading with RWF_NOWAIT does not look at O_NONBLOCK either.
  */
 
 import { readlinkSync } from 'node:fs'

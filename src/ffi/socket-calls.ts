@@ -60,7 +60,10 @@ export function hangUp(fd: number): void {
   shutdownFunction(fd, 2)
 }
 
-/** A pair of packet sockets, ours non-blocking; neither goes to programs that are started, unless they are told to take it. */
+/**
+ * A pair of packet sockets, ours non-blocking; neither goes to programs that are started, unless they are told to take
+ * it.
+ */
 export function packetPair(): { ours: number; theirs: number } {
   const fds = new Int32Array(new ArrayBuffer(8))
   if (socketpairFunction(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, new Uint8Array(fds.buffer)) === -1)

@@ -156,9 +156,9 @@ export function setNoDelay(fd: number): void {
 }
 
 /**
- * An idle peer from which nothing comes for `ms` any more, probes (keepalive) included, is gone: its machine was switched
- * off, or the way to it has ended. The kernel counts in seconds; two are the least. Not TCP_USER_TIMEOUT: that ends the
- * connection of a peer, too, that answers all probes and only does not read.
+ * An idle peer from which nothing comes for `ms` any more, probes (keepalive) included, is gone: its machine was
+ * switched off, or the way to it has ended. The kernel counts in seconds; two are the least. Not TCP_USER_TIMEOUT: that
+ * ends the connection of a peer, too, that answers all probes and only does not read.
  */
 export function setKeepalive(fd: number, ms: number): void {
   const idle = Math.max(1, Math.floor(ms / 2000))

@@ -71,7 +71,9 @@ export class PortBoard implements PortView {
     if (event === 'host-open' || event === 'host-close') this.#shown.get(port)?.device?.setHostOpen(port.hostOpen)
   }
 
-  /** Looks into the rings of ports that programs have open: of all, or of some where there are many, others each time. */
+  /**
+   * Looks into the rings of ports that programs have open: of all, or of some where there are many, others each time.
+   */
   #poll(): boolean {
     let some = false
     const all = this.#devices

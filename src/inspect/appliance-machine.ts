@@ -81,7 +81,8 @@ export class ApplianceMachine {
     this.#device = device
     this.port = port
     const words = ['-c', KEEPER, 'sh', options.qemu, ...qemuArguments(device, options, inherited)]
-    // In a session of its own: Ctrl-C is our program's to act on, and when that has ended, however it ended, so has QEMU.
+    // In a session of its own: Ctrl-C is our program's to act on, and when that has ended, however it ended, so has
+    // QEMU.
     this.#child = spawn('/bin/sh', words, {
       ...options.confinement.user,
       stdio: ['pipe', 'pipe', 'pipe', ...inherited.stdio],

@@ -1,6 +1,7 @@
 /**
- * Reads exact numbers of bytes from a stream, and no more than asked for: what is not read holds up the sender. What has
- * come is copied into one buffer that grows, so that memory follows the bytes and not the chunks in which they come.
+ * Reads exact numbers of bytes from a stream, and no more than asked for: what is not read holds up the sender. What
+ * has come is copied into one buffer that grows, so that memory follows the bytes and not the chunks in which they
+ * come.
  */
 
 import type { Readable } from 'node:stream'

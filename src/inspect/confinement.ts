@@ -1,7 +1,7 @@
 /**
  * What the appliance's QEMU is kept from, beyond the disks that it is handed: system calls that it does not need
- * (seccomp), and files of others (as nobody, where we are root). Found out by starting it so: an option may be known and
- * not work here. Called by inspect-disk.ts.
+ * (seccomp), and files of others (as nobody, where we are root). Found out by starting it so: an option may be known
+ * and not work here. Called by inspect-disk.ts.
  */
 
 import { spawn } from 'node:child_process'

@@ -1,8 +1,8 @@
 /**
- * A first look at the file, before an appliance is booted for it: which format, whether it can be a disk at all, and that
- * it names no other file. The format is said to QEMU, never guessed by it: a guest can write what it likes into its raw
- * disk, also a header that names another file of the host. The file is opened here, once; QEMU gets the descriptor.
- * Called by inspect-disk.ts.
+ * A first look at the file, before an appliance is booted for it: which format, whether it can be a disk at all, and
+ * that it names no other file. The format is said to QEMU, never guessed by it: a guest can write what it likes into
+ * its raw disk, also a header that names another file of the host. The file is opened here, once; QEMU gets the
+ * descriptor. Called by inspect-disk.ts.
  */
 
 import { closeSync, constants, fstatSync, openSync, readFileSync, type Stats } from 'node:fs'

@@ -43,7 +43,9 @@ interface Stranger {
   hint: string
 }
 
-/** Disk images of formats that are not read here. A raw disk may begin like this as well: then its format is to be said. */
+/**
+ * Disk images of formats that are not read here. A raw disk may begin like this as well: then its format is to be said.
+ */
 const convert = (format: string): string =>
   `convert it first: qemu-img convert -f ${format} -O qcow2 IMAGE NEW.qcow2 (a raw disk that only begins like this: --format raw)`
 export const UNREAD: readonly Stranger[] = [

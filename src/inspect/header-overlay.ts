@@ -1,7 +1,8 @@
 /**
- * The beginning of an image as it was checked, for QEMU to read in place of what the file has by then: whoever can write
- * to the file could change the header between our look and QEMU's. It is a qcow2 image whose first cluster is that
- * beginning and whose backing file is the image; QEMU's driver for the format reads through it. Called by drive.ts.
+ * The beginning of an image as it was checked, for QEMU to read in place of what the file has by then: whoever can
+ * write to the file could change the header between our look and QEMU's. It is a qcow2 image whose first cluster is
+ * that beginning and whose backing file is the image; QEMU's driver for the format reads through it. Called by
+ * drive.ts.
  */
 
 import { randomBytes } from 'node:crypto'

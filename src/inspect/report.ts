@@ -1,4 +1,6 @@
-/** What inspection finds, as programs get it. Names and values are those of virt-inspector; what is not known is null. */
+/**
+ * What inspection finds, as programs get it. Names and values are those of virt-inspector; what is not known is null.
+ */
 
 export interface DiskReport {
   /** The file, as it was named. */

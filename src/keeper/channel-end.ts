@@ -1,6 +1,6 @@
 /**
- * One end of the channel on an event loop: what comes is handed over, what finds no room waits, and nobody is held up by
- * the other end. The keeper has one for its device process, the device process one for its keeper.
+ * One end of the channel on an event loop: what comes is handed over, what finds no room waits, and nobody is held up
+ * by the other end. The keeper has one for its device process, the device process one for its keeper.
  */
 
 import { closeFd } from '../ffi/libc.ts'

@@ -10,7 +10,9 @@ import { closeFd, EAGAIN, ECONNRESET, ENOBUFS, ETOOMANYREFS } from '../ffi/libc.
 import { receiveBytes } from '../ffi/local-socket.ts'
 import { Receiver, sendWithFds } from '../ffi/scm.ts'
 
-/** Keep, forget one, forget all that begin with, ready; from the keeper: that is all; both ways: are you there, I am. */
+/**
+ * Keep, forget one, forget all that begin with, ready; from the keeper: that is all; both ways: are you there, I am.
+ */
 export type Operation = 'K' | 'F' | 'C' | 'R' | 'E' | 'P'
 
 export interface Packet {
@@ -46,7 +48,9 @@ export class PacketReader {
   readonly #receiver: Receiver = new Receiver(this.#bytes)
   readonly #rest = new Uint8Array(new ArrayBuffer(128))
 
-  /** The next packet. It is looked at first and then taken out: one whose descriptors find no room stays where it is. */
+  /**
+   * The next packet. It is looked at first and then taken out: one whose descriptors find no room stays where it is.
+   */
   read(fd: number): Packet | NoPacket {
     const len = this.#receiver.receive(fd, 0, PACKET_MAX, true)
     if (len === -EAGAIN) return 'none'

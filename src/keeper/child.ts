@@ -1,6 +1,6 @@
 /**
- * A device process as its keeper starts it: loaded, with its end of the channel and the page that both share, waiting on
- * standard input for its configuration. The first one gets it at once, a spare when it is needed.
+ * A device process as its keeper starts it: loaded, with its end of the channel and the page that both share, waiting
+ * on standard input for its configuration. The first one gets it at once, a spare when it is needed.
  */
 
 import { spawn, type ChildProcess, type IOType } from 'node:child_process'

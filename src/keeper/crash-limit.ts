@@ -1,6 +1,6 @@
 /**
- * When to give up: a guest's request that kills each device process it meets must not do so for ever. Two limits: deaths
- * in a row, each soon after the process was ready (or before), and deaths in an hour.
+ * When to give up: a guest's request that kills each device process it meets must not do so for ever. Two limits:
+ * deaths in a row, each soon after the process was ready (or before), and deaths in an hour.
  */
 
 const SOON_MS = 1000

@@ -1,9 +1,9 @@
 /**
- * Notices a device process that hangs: in an endless loop, stopped, in a system call that does not come back. Made by the
- * supervisor for each process; pulse.ts judges.
+ * Notices a device process that hangs: in an endless loop, stopped, in a system call that does not come back. Made by
+ * the supervisor for each process; pulse.ts judges.
  *
- * It looks once a second at the process's state and at the sockets that the keeper holds copies of. An idle process is not
- * woken by that.
+ * It looks once a second at the process's state and at the sockets that the keeper holds copies of. An idle process is
+ * not woken by that.
  */
 
 import { readFileSync } from 'node:fs'

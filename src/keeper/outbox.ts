@@ -1,6 +1,6 @@
 /**
- * Packets that wait for room in a channel: of each key the latest, in the order in which the keys came. So there are never
- * more than there are things to tell, however slow the other end is. Used by channel-end.ts.
+ * Packets that wait for room in a channel: of each key the latest, in the order in which the keys came. So there are
+ * never more than there are things to tell, however slow the other end is. Used by channel-end.ts.
  */
 
 import { closeFd } from '../ffi/libc.ts'

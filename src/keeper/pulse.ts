@@ -1,7 +1,7 @@
 /**
- * Whether a device process still does its work, judged once a second from what can be seen without waking it; only where
- * that looks as if it might hang is it asked, and it is given up when it has not answered for several looks in a row.
- * Fed by heartbeat.ts.
+ * Whether a device process still does its work, judged once a second from what can be seen without waking it; only
+ * where that looks as if it might hang is it asked, and it is given up when it has not answered for several looks in a
+ * row. Fed by heartbeat.ts.
  *
  * Looks are counted, not seconds: a supervisor that did not run itself (stopped, a machine that slept, both in a frozen
  * cgroup) has seen nothing, and nothing is concluded from that.

@@ -1,6 +1,6 @@
 /**
- * What the keeper holds: descriptors and notes by name, in the order in which they came. Knows nothing of what they are,
- * but for which are sockets: those have something unread where nobody serves them.
+ * What the keeper holds: descriptors and notes by name, in the order in which they came. Knows nothing of what they
+ * are, but for which are sockets: those have something unread where nobody serves them.
  */
 
 import { fstatSync } from 'node:fs'

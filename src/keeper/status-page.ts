@@ -1,6 +1,6 @@
 /**
- * A page of memory that a device process shares with its keeper: what has to be known of a process that is dead. Both ends
- * use this file.
+ * A page of memory that a device process shares with its keeper: what has to be known of a process that is dead. Both
+ * ends use this file.
  */
 
 import { ftruncateSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Keeps one device process running: holds what it gives to it to hold, and starts another one when it dies of anything but
- * its own decision, or hangs. Made by main.ts.
+ * Keeps one device process running: holds what it gives to it to hold, and starts another one when it dies of anything
+ * but its own decision, or hangs. Made by main.ts.
  *
  * Starting Node and loading the device's code takes longer than all the rest of a takeover: a spare process has done
  * both, and waits for its configuration.

@@ -1,7 +1,7 @@
 /**
- * Whether sockets of a device process have something that it should have read: of each it is seen whether it is readable
- * at two looks in a row. One that stays so, because a peer is held up on purpose, counts once in half a minute. Used by
- * heartbeat.ts.
+ * Whether sockets of a device process have something that it should have read: of each it is seen whether it is
+ * readable at two looks in a row. One that stays so, because a peer is held up on purpose, counts once in half a
+ * minute. Used by heartbeat.ts.
  */
 
 import { pollReadable } from '../ffi/poll-many.ts'

@@ -37,8 +37,8 @@ export class GuestMemory {
   }
 
   /**
-   * Adds regions, given in the order of their addresses, with nothing between them that is there already; PeerFault when
-   * one is empty, overlaps another, or leaves the range of exact numbers. Then none is added.
+   * Adds regions, given in the order of their addresses, with nothing between them that is there already; PeerFault
+   * when one is empty, overlaps another, or leaves the range of exact numbers. Then none is added.
    */
   add(...regions: readonly Region[]): void {
     const index = this.#indexAfter(regions[0]!.base)
@@ -128,7 +128,8 @@ export class GuestMemory {
 
   /**
    * Appends [address, address + len) to `list`, in as many segments as it takes; returns the bytes appended, fewer than
-   * `len` only where the list is full. PeerFault when any byte of it is not guest memory, or is read-only and must not be.
+   * `len` only where the list is full. PeerFault when any byte of it is not guest memory, or is read-only and must not
+   * be.
    */
   append(list: Iovec, address: number, len: number, writable: boolean): number {
     let done = 0

@@ -98,7 +98,9 @@ function convertKind(backend: string, option: OptionString, context: ChardevCont
 
 const STANDARD: Readonly<Record<string, string>> = { '/dev/stdin': '0', '/dev/stdout': '1', '/dev/stderr': '2' }
 
-/** A path that means a descriptor of QEMU's: this process becomes QEMU, and the device process has other descriptors. */
+/**
+ * A path that means a descriptor of QEMU's: this process becomes QEMU, and the device process has other descriptors.
+ */
 function inheritedPath(path: string | undefined): string | undefined {
   if (path === undefined) return undefined
   const fd = STANDARD[path] ?? /^\/(?:dev|proc\/self)\/fd\/(\d+)$/.exec(path)?.[1]

@@ -1,6 +1,6 @@
 /**
- * transport=qemu: ports of -virtioserial on a virtio-serial-pci of QEMU itself, with the same names and numbers, so that
- * the guest sees the same nodes. Says what is missing there. Called by plan.ts.
+ * transport=qemu: ports of -virtioserial on a virtio-serial-pci of QEMU itself, with the same names and numbers, so
+ * that the guest sees the same nodes. Says what is missing there. Called by plan.ts.
  */
 
 import type { PortSpec } from '../port-spec.ts'

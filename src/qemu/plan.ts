@@ -1,7 +1,7 @@
 /**
  * From a command line for QEMU, with or without our options in it, to what has to be done: which devices to make, with
- * which ports, and what QEMU gets to see. Pure: called by the wrapper (vmchannel qemu, vmchannel-qemu), which starts the
- * devices and then becomes QEMU.
+ * which ports, and what QEMU gets to see. Pure: called by the wrapper (vmchannel qemu, vmchannel-qemu), which starts
+ * the devices and then becomes QEMU.
  */
 
 import { VmchannelError } from '../errors.ts'

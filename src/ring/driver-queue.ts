@@ -203,8 +203,8 @@ export class DriverQueue {
   }
 
   /**
-   * Takes the next used chain; false when there is none. PeerFault when the entry cannot be right. A tolerant queue passes
-   * over a round of the ring at most, and then says that there is none for now.
+   * Takes the next used chain; false when there is none. PeerFault when the entry cannot be right. A tolerant queue
+   * passes over a round of the ring at most, and then says that there is none for now.
    */
   takeUsed(used: Used): boolean {
     let passed = 0

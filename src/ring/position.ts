@@ -1,6 +1,6 @@
 /**
- * How far a queue is, where a successor finds it. A position belongs to one life of its queue, from `enable` to `disable`:
- * what another life has left, a receipt included, says nothing about a new ring. Used by device-queue.ts.
+ * How far a queue is, where a successor finds it. A position belongs to one life of its queue, from `enable` to
+ * `disable`: what another life has left, a receipt included, says nothing about a new ring. Used by device-queue.ts.
  */
 
 import type { Receipts } from '../mem/receipts.ts'
@@ -34,7 +34,10 @@ export class QueuePosition {
     return { idx: Math.floor(position / POSITION_UNIT) & 0xffff, offset: position % POSITION_UNIT }
   }
 
-  /** After bytes have moved, or chains gone back. In this order: a receipt counts for as long as the position is its own. */
+  /**
+   * After bytes have moved, or chains gone back. In this order: a receipt counts for as long as the position is its
+   * own.
+   */
   store(idx: number, offset: number): void {
     this.#cells[this.cell] = idx * POSITION_UNIT + offset
     this.receipts?.settle(this.cell)

@@ -3,8 +3,8 @@
  * QEMU writes to us from its main loop, and a guest whose host end does not read stops altogether. What is too much
  * breaks the credit and with it the session, and is read and dropped. Called by the device process, one per VM.
  *
- * A session does not outlive its process, QEMU's connection does: QEMU never makes another one. Where a keeper has it, a
- * successor tells the guest end to start anew. What was on its way is lost, and ports come back.
+ * A session does not outlive its process, QEMU's connection does: QEMU never makes another one. Where a keeper has it,
+ * a successor tells the guest end to start anew. What was on its way is lost, and ports come back.
  */
 
 import { randomBytes } from 'node:crypto'
@@ -30,7 +30,9 @@ import { LinkFault, LOOPBACK_DRIVER, WINDOW_MAX, WINDOW_MIN } from './link.ts'
 
 /** A connection that ends before this was somebody who looked whether the socket is alive. */
 const VMM_MS = 100
-/** Between two starts of a session, each of which sets up all queues: a program of the guest may say HELLO without end. */
+/**
+ * Between two starts of a session, each of which sets up all queues: a program of the guest may say HELLO without end.
+ */
 const HELLO_MS = 250
 /** What frames cost of a turn, in bytes; one that opens or closes a port is told to the device and its peers. */
 const FRAME_COST = 16 << 10

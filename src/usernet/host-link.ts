@@ -1,7 +1,7 @@
 /**
  * The host end's session: the ports of a console device, driven by our own driver half over the loopback, each with a
- * channel to the guest in the place of a program. So a port is the same here as over vfio-user: policies, counters, what
- * happens at close. Made by host-end.ts for each HELLO.
+ * channel to the guest in the place of a program. So a port is the same here as over vfio-user: policies, counters,
+ * what happens at close. Made by host-end.ts for each HELLO.
  */
 
 import type { ConsoleDevice } from '../device/console.ts'

@@ -1,4 +1,6 @@
-/** A guest that answers with anything at all: what comes of it is a result of the right shape or an error that says so. */
+/**
+ * A guest that answers with anything at all: what comes of it is a result of the right shape or an error that says so.
+ */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { connectAgent } from '../../src/agent/connect.ts'

@@ -28,7 +28,9 @@ const steering = (text: string, except = ''): string[] =>
     (c) => !except.includes(c) && STEERS.some(([from, to]) => c.codePointAt(0)! >= from && c.codePointAt(0)! <= to),
   )
 
-/** Any text, with much of what matters in it: lone surrogates, CSI in both forms, overrides, separators, line breaks. */
+/**
+ * Any text, with much of what matters in it: lone surrogates, CSI in both forms, overrides, separators, line breaks.
+ */
 const hostile = fc
   .array(
     fc.oneof(

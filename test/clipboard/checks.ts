@@ -1,4 +1,6 @@
-/** What a shared clipboard has to do, whatever the guest is; called by the test without a machine and by the desktop's. */
+/**
+ * What a shared clipboard has to do, whatever the guest is; called by the test without a machine and by the desktop's.
+ */
 import { writeFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import { until } from '../cli/run.ts'
@@ -141,8 +143,8 @@ export function sharesAClipboard(get: () => Shared): void {
       await pastes(host, 'g again 5')
       expect(await guest.paste()).toBe('g again 5')
       await Promise.all([many(guest, 'g'), many(host, 'h')])
-      // Both at the very same moment: the protocol says who wins, but a daemon and its agent may disagree on that, and then
-      // neither side has anything. Nobody hangs, and the next copy is as good as any.
+      // Both at the very same moment: the protocol says who wins, but a daemon and its agent may disagree on that, and
+      // then neither side has anything. Nobody hangs, and the next copy is as good as any.
       await until(
         'both agree',
         async () => {

@@ -1,4 +1,7 @@
-/** A guest that copies without end, before back ends that start a program for what it copied: how often, and what is left. */
+/**
+ * A guest that copies without end, before back ends that start a program for what it copied: how often, and what is
+ * left.
+ */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

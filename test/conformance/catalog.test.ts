@@ -1,4 +1,6 @@
-/** Nothing is forgotten: every id there has to be is in the catalogue, and has a case for each half that it concerns. */
+/**
+ * Nothing is forgotten: every id there has to be is in the catalogue, and has a case for each half that it concerns.
+ */
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /**
- * Whatever happens to the ports of a device, and whenever the guest gives control buffers back, in the end the guest knows
- * exactly what is there. The guest is a model of Linux's driver.
+ * Whatever happens to the ports of a device, and whenever the guest gives control buffers back, in the end the guest
+ * knows exactly what is there. The guest is a model of Linux's driver.
  */
 
 import fc from 'fast-check'

@@ -1,4 +1,7 @@
-/** What the kernel has noted of the last system call belongs to one life of a queue: it is never replayed into a new ring. */
+/**
+ * What the kernel has noted of the last system call belongs to one life of a queue: it is never replayed into a new
+ * ring.
+ */
 
 import { ftruncateSync } from 'node:fs'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -98,7 +101,10 @@ class World {
     return { queues, notes, resume }
   }
 
-  /** Moves bytes between a queue and the host, up to the moment where the process dies: `record` is whether it came to that. */
+  /**
+   * Moves bytes between a queue and the host, up to the moment where the process dies: `record` is whether it came to
+   * that.
+   */
   move(first: ReturnType<World['process']>, queue: number, record = true): number {
     const batch = new Batch()
     const it = first.queues.get(queue)!

@@ -1,6 +1,7 @@
 /**
- * A driver whose fence is none (TCG with one virtual processor) makes a chain available and reads the wish to be notified
- * from before: it does not notify. Each queue is looked at once more after it was armed; an idle device is not woken.
+ * A driver whose fence is none (TCG with one virtual processor) makes a chain available and reads the wish to be
+ * notified from before: it does not notify. Each queue is looked at once more after it was armed; an idle device is not
+ * woken.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'

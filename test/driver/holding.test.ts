@@ -1,4 +1,6 @@
-/** What the driver half holds back from the device while there is more to come, and that it does so for a moment only. */
+/**
+ * What the driver half holds back from the device while there is more to come, and that it does so for a moment only.
+ */
 
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Chardev } from '../../src/chardev/chardev.ts'

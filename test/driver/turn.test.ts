@@ -1,6 +1,6 @@
 /**
- * A device on a processor of its own that gives back what it gets as soon as it has it: how much of that the driver looks at
- * before the event loop has its turn. Counted in looks at the ring, not in time.
+ * A device on a processor of its own that gives back what it gets as soon as it has it: how much of that the driver
+ * looks at before the event loop has its turn. Counted in looks at the ring, not in time.
  */
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'

@@ -1,6 +1,6 @@
 /**
- * Every call that asks the system for something fails once, in turn: descriptors, memory, sockets. What was to be made is
- * made or refused with an error that names the call, and no descriptor is left behind.
+ * Every call that asks the system for something fails once, in turn: descriptors, memory, sockets. What was to be made
+ * is made or refused with an error that names the call, and no descriptor is left behind.
  */
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'

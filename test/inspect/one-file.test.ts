@@ -1,7 +1,7 @@
 /**
- * `inspect` opens one file. Images that name another one, in every way there is: none is taken; and where one is put into
- * the place of an image that was taken, QEMU reads what was checked. QEMU itself is the judge, the newest and 7.2: told
- * to open such an image by its name it does read the other file, else this test would show nothing.
+ * `inspect` opens one file. Images that name another one, in every way there is: none is taken; and where one is put
+ * into the place of an image that was taken, QEMU reads what was checked. QEMU itself is the judge, the newest and 7.2:
+ * told to open such an image by its name it does read the other file, else this test would show nothing.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'

@@ -20,7 +20,9 @@ interface Played {
   devices: BlockDevices
 }
 
-/** A Debian on /dev/mapper/vg-root, with a /boot, and a /gone that is not there. `tags`: what blkid says, where it does. */
+/**
+ * A Debian on /dev/mapper/vg-root, with a /boot, and a /gone that is not there. `tags`: what blkid says, where it does.
+ */
 function daemon(system: boolean, tags: Record<string, string[]> = {}): Played {
   const strings: Record<number, string[]> = {
     7: ['/dev/sda', '/dev/sdb'],

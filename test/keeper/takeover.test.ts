@@ -1,4 +1,7 @@
-/** What a takeover needs, and what it must not use: any number of things, slow keepers, too few descriptors. Needs the build. */
+/**
+ * What a takeover needs, and what it must not use: any number of things, slow keepers, too few descriptors. Needs the
+ * build.
+ */
 import { readdirSync } from 'node:fs'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { DaemonConfig } from '../../src/daemon/protocol.ts'

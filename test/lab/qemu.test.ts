@@ -1,4 +1,6 @@
-/** Which QEMU the lab takes on machines that have none, an older one, and one that fits; and what a moved cache does. */
+/**
+ * Which QEMU the lab takes on machines that have none, an older one, and one that fits; and what a moved cache does.
+ */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { symlinkSync, writeFileSync } from 'node:fs'
@@ -109,7 +111,8 @@ describe('a cache that is not where it was made', () => {
       [NAME, [], { env: { ...env, PATH: `${dirname(script)}:${process.env['PATH']}` } }],
     ] as const)
       expect(versionOf(file, [...args, '-version'], options), `${file} ${args.join(' ')}`).toBe(fits.version)
-    // Its firmware and its modules are those of the new place: the machine starts, and "-device help" loads all modules.
+    // Its firmware and its modules are those of the new place: the machine starts, and "-device help" loads all
+    // modules.
     const quit = spawnSync(script, ['-S', '-display', 'none', '-monitor', 'stdio'], {
       input: 'quit\n',
       encoding: 'utf8',

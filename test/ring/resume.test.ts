@@ -1,4 +1,6 @@
-/** A queue that another process goes on with: from its position, whatever was published, and from the kernel's receipts. */
+/**
+ * A queue that another process goes on with: from its position, whatever was published, and from the kernel's receipts.
+ */
 import { describe, expect, it } from 'vitest'
 import { GuestMemory } from '../../src/mem/guest-memory.ts'
 import { MMSG, NO_RECEIPT, Receipts } from '../../src/mem/receipts.ts'

@@ -1,6 +1,6 @@
 /**
- * Faults of system calls, for tests: stands between src/ffi and the C library, and lets calls fail or do a part of their
- * work, as a kernel may at any time. Used by the setup of the project "faults" and by test/ffi/faults.test.ts.
+ * Faults of system calls, for tests: stands between src/ffi and the C library, and lets calls fail or do a part of
+ * their work, as a kernel may at any time. Used by the setup of the project "faults" and by test/ffi/faults.test.ts.
  *
  * Two kinds. A passing fault is none: EINTR, EAGAIN where nothing may wait, fewer bytes than were asked for. Everything
  * has to go on as if nothing had been, so ordinary tests run with them. A lasting one is a resource that is used up

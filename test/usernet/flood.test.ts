@@ -1,6 +1,7 @@
 /**
- * A program of the guest that floods the host end with one kind of frame, of any kind, or with greetings. Counted is what is
- * acted on in one turn of the event loop, and how often a session is started: each start sets up all queues of the device.
+ * A program of the guest that floods the host end with one kind of frame, of any kind, or with greetings. Counted is
+ * what is acted on in one turn of the event loop, and how often a session is started: each start sets up all queues of
+ * the device.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { once } from 'node:events'

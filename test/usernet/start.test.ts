@@ -1,6 +1,6 @@
 /**
- * A session of a device with as many ports as there can be: each end sets up 1024 queues. Counted is how many in one turn of
- * the event loop, which has other VMs to serve.
+ * A session of a device with as many ports as there can be: each end sets up 1024 queues. Counted is how many in one
+ * turn of the event loop, which has other VMs to serve.
  */
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { PciTransport } from '../../src/driver/pci.ts'

@@ -31,12 +31,14 @@ const SLEEP_MS = 2
  * as long as it takes for that, and for an answer of the host.
  */
 const LOOKS = availableParallelism() > 1 ? 24 : 0
-/** Devices that are looked at by asking them for a request, which is one system call for a hit; more share a poll(2). */
+/**
+ * Devices that are looked at by asking them for a request, which is one system call for a hit; more share a poll(2).
+ */
 const ASKED_MAX = 4
 /**
- * The longest stay, a few milliseconds: so many looks, where one that finds something counts for more. The clock is read
- * only by who sleeps, for whom it makes no difference: in some guests that is a trip to the VMM, and has to wait while
- * the VMM is at work.
+ * The longest stay, a few milliseconds: so many looks, where one that finds something counts for more. The clock is
+ * read only by who sleeps, for whom it makes no difference: in some guests that is a trip to the VMM, and has to wait
+ * while the VMM is at work.
  */
 const STAY_LOOKS = 1000
 const SERVE_COST = 12
@@ -55,8 +57,8 @@ export class BusyLoop {
   #resume = false
 
   /**
-   * `poll` looks into the rings, true when something was there; `rest` is told that nobody looks for a while; `over` says
-   * that the driver has done what it may do in one turn of the event loop.
+   * `poll` looks into the rings, true when something was there; `rest` is told that nobody looks for a while; `over`
+   * says that the driver has done what it may do in one turn of the event loop.
    */
   constructor(poll: () => boolean, rest: () => void = () => {}, over: () => boolean = () => false) {
     this.#poll = poll

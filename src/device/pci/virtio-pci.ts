@@ -14,9 +14,9 @@ import type { PciFunction, PciIrq } from './function.ts'
 import { barLayout, type BarLayout } from './layout.ts'
 
 /**
- * As many as QEMU's device has: one for configuration changes, one for all queues. A driver takes what is offered, and a
- * guest has not many: x86 gives the devices of a machine about 200 for each processor, and Linux would take 65 of them
- * for 31 ports. A VMM without KVM also looks at the eventfd of each vector in every turn of its loop.
+ * As many as QEMU's device has: one for configuration changes, one for all queues. A driver takes what is offered, and
+ * a guest has not many: x86 gives the devices of a machine about 200 for each processor, and Linux would take 65 of
+ * them for 31 ports. A VMM without KVM also looks at the eventfd of each vector in every turn of its loop.
  */
 const VECTORS_DEFAULT = 2
 

@@ -31,8 +31,8 @@ export interface AttachedDevice {
   /** Interrupts taken. */
   readonly interrupts: number
   /**
-   * Resets the device, lets go of it and of its memory, gives it back; returns the kernel driver that has it now, and what
-   * went wrong: each step is made whatever became of the others.
+   * Resets the device, lets go of it and of its memory, gives it back; returns the kernel driver that has it now, and
+   * what went wrong: each step is made whatever became of the others.
    */
   detach(): Detached
 }

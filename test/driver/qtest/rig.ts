@@ -1,6 +1,6 @@
 /**
- * Our driver half on a device in a QEMU without a guest: QEMU's own device in its three shapes, and ours in a process of
- * its own (an access waits for its answer, so nobody in this process may be the one who gives it).
+ * Our driver half on a device in a QEMU without a guest: QEMU's own device in its three shapes, and ours in a process
+ * of its own (an access waits for its answer, so nobody in this process may be the one who gives it).
  */
 import type { Socket } from 'node:net'
 import { BareMachine } from '../../../lab/bare-machine.ts'

@@ -162,7 +162,9 @@ export class Irqs implements PciIrq {
     this.#signalIntx()
   }
 
-  /** The pin is a level, the eventfd is not: one signal, then silence until the VMM unmasks; then again if still high. */
+  /**
+   * The pin is a level, the eventfd is not: one signal, then silence until the VMM unmasks; then again if still high.
+   */
   #signalIntx(): void {
     if (!this.#level || this.#masked || this.#intx === NONE) return
     this.#masked = true

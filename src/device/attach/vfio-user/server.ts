@@ -142,7 +142,9 @@ class Server implements VfioUserServer {
     log.warn(`${path}: a connection was refused, ${MAX_WAITING} others have yet to say who they are`)
   }
 
-  /** A connection is nobody's until it says VERSION. `kept`: its predecessor was about to tell it that it is attached. */
+  /**
+   * A connection is nobody's until it says VERSION. `kept`: its predecessor was about to tell it that it is attached.
+   */
   #start(fd: number, kept = false): Connection {
     const { log, path, keep } = this.#options
     const connection: Connection = new Connection(fd, {

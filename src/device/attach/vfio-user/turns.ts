@@ -3,8 +3,8 @@
  * those are served that have more.
  *
  * A message may cost a microsecond or a millisecond (one that rebinds the rings of a thousand queues), and a socket
- * holds hundreds. So a turn is bounded by time: after each message its stream asks whether the turn is over. What is not
- * handled then waits in the socket. Whoever has work left gets its next turn after all others that wait.
+ * holds hundreds. So a turn is bounded by time: after each message its stream asks whether the turn is over. What is
+ * not handled then waits in the socket. Whoever has work left gets its next turn after all others that wait.
  */
 
 /** One VMM at a stretch. */
