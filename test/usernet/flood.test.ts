@@ -11,7 +11,7 @@ import { ConsoleDriver } from '../../src/driver/console.ts'
 import { encodeFrame, encodeHello, FRAME, FrameReader, NONCE_LEN, VERSION } from '../../src/usernet/frame.ts'
 import type { Welcome } from '../../src/usernet/frame.ts'
 import { Link } from '../../src/usernet/link.ts'
-import { LinkRig, until } from './rig.ts'
+import { everyTurn, LinkRig, until } from './rig.ts'
 
 /** A turn is worth 512 frames without anything in them. */
 const FRAMES_MAX = 520
@@ -21,12 +21,11 @@ let rig: LinkRig
 let frames = 0
 let worst = 0
 let starts = 0
-let watching = true
+let stopCounting = (): void => {}
 
 beforeEach(() => {
   rig = new LinkRig()
   frames = worst = starts = 0
-  watching = true
   // oxlint-disable-next-line unbound-method -- called with a link
   const receive = Link.prototype.receive
   vi.spyOn(Link.prototype, 'receive').mockImplementation(function count(this: Link, ...args) {
@@ -39,14 +38,10 @@ beforeEach(() => {
     starts++
     return start.apply(this, args)
   })
-  const tick = (): void => {
-    frames = 0
-    if (watching) setImmediate(tick)
-  }
-  setImmediate(tick)
+  stopCounting = everyTurn(() => (frames = 0))
 })
 afterEach(() => {
-  watching = false
+  stopCounting()
   vi.restoreAllMocks()
   rig.close()
 })

@@ -109,3 +109,14 @@ export async function until(condition: () => boolean, what: string, ms = 20_000)
     await sleep(2)
   }
 }
+
+/** Calls at the beginning of each turn of the event loop; the result ends that. */
+export function everyTurn(call: () => void): () => void {
+  let on = true
+  const tick = (): void => {
+    call()
+    if (on) setImmediate(tick)
+  }
+  setImmediate(tick)
+  return () => void (on = false)
+}

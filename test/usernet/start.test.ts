@@ -5,7 +5,7 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { PciTransport } from '../../src/driver/pci.ts'
 import { encodeHello, NONCE_LEN, VERSION } from '../../src/usernet/frame.ts'
-import { LinkRig, program, until } from './rig.ts'
+import { everyTurn, LinkRig, program, until } from './rig.ts'
 
 const MAX_PORTS = 511
 const QUEUES = 2 * (MAX_PORTS + 1)
@@ -16,12 +16,11 @@ let rig: LinkRig
 let turn = 0
 let worst = 0
 let all = 0
-let watching = true
+let stopCounting = (): void => {}
 
 beforeEach(() => {
   rig = new LinkRig(MAX_PORTS)
   turn = worst = all = 0
-  watching = true
   // oxlint-disable-next-line unbound-method -- called with a transport
   const enable = PciTransport.prototype.enableQueue
   vi.spyOn(PciTransport.prototype, 'enableQueue').mockImplementation(function count(this: PciTransport, ...args) {
@@ -29,14 +28,10 @@ beforeEach(() => {
     worst = Math.max(worst, ++turn)
     enable.apply(this, args)
   })
-  const tick = (): void => {
-    turn = 0
-    if (watching) setImmediate(tick)
-  }
-  setImmediate(tick)
+  stopCounting = everyTurn(() => (turn = 0))
 })
 afterEach(() => {
-  watching = false
+  stopCounting()
   vi.restoreAllMocks()
   rig.close()
 })
